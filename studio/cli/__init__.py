@@ -1,0 +1,1 @@
+"""The command line. A verb is one file in `studio/cli/verbs`; nothing else has to be told about it."""

@@ -1,0 +1,1 @@
+"""One file a verb: a request and a function, as `VERB`."""
