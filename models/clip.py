@@ -77,8 +77,6 @@ def tokenize(prompts: Sequence[str], context_length: int) -> Int[Tensor, "batch 
 class OpenCLIPTextEncoder(ModelMixin, ConfigMixin):
     """The text tower of an open_clip model: prompt tokens for cross-attention, pooled embedding for retrieval."""
 
-    config_name = "config.json"
-
     @register_to_config
     def __init__(
         self,
@@ -91,6 +89,7 @@ class OpenCLIPTextEncoder(ModelMixin, ConfigMixin):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
+        self.context_length = context_length
         self.tower = TextTransformer(
             context_length=context_length,
             vocab_size=vocab_size,
@@ -115,23 +114,23 @@ class OpenCLIPTextEncoder(ModelMixin, ConfigMixin):
 
     def encode(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
         """Embeds prompts for cross-attention: always `context_length` tokens, zeros after the end of the text."""
-        tokens: Tensor = self(self._ids(prompts))[1]
+        tokens = self.forward(self._ids(prompts))[1]
         return tokens
 
     def pooled(self, prompts: Sequence[str]) -> Float[Tensor, "batch embed"]:
         """Embeds each prompt as one vector in the space shared with images, not normalised."""
-        pooled: Tensor = self(self._ids(prompts))[0]
+        pooled = self.forward(self._ids(prompts))[0]
         return pooled
 
     def num_tokens_cut(self, prompts: Sequence[str]) -> list[int]:
         """Counts how many tokens of each prompt do not fit in the context and are cut by `encode`."""
-        room = self.config.context_length - 2
+        room = self.context_length - 2
         return [max(0, len(_tokenizer().encode(prompt)) - room) for prompt in prompts]
 
     def _ids(self, prompts: Sequence[str]) -> Tensor:
         if isinstance(prompts, str):
             raise ValueError(f"prompts must be a list of texts, got one text {prompts[:40]!r}; wrap it in a list")
-        return tokenize(prompts, self.config.context_length).to(self.device)
+        return tokenize(prompts, self.context_length).to(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +146,6 @@ class VisionFeatures:
 class OpenCLIPVisionEncoder(ModelMixin, ConfigMixin):
     """The image tower of an open_clip model: image tokens for cross-attention, pooled embedding for IPI."""
 
-    config_name = "config.json"
-
     @register_to_config
     def __init__(
         self,
@@ -163,6 +160,9 @@ class OpenCLIPVisionEncoder(ModelMixin, ConfigMixin):
         pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5),
     ) -> None:
         super().__init__()
+        self.image_size = image_size
+        self.pixel_mean, self.pixel_std = pixel_mean, pixel_std
+        self.penultimate = layers - 2
         self.tower = VisionTransformer(
             image_size=image_size,
             patch_size=patch_size,
@@ -177,18 +177,17 @@ class OpenCLIPVisionEncoder(ModelMixin, ConfigMixin):
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> VisionFeatures:
         """Embeds pictures in [-1, 1] of any size; they are stretched to the model's square (as Animate-X does)."""
         out = self.tower.forward_intermediates(
-            self._normalise(pixels), indices=[self.config.layers - 2], output_fmt="NLC", output_extra_tokens=True
+            self._normalise(pixels), indices=[self.penultimate], output_fmt="NLC", output_extra_tokens=True
         )
         prefix, patches = out["image_intermediates_prefix"][0], out["image_intermediates"][0]
         return VisionFeatures(tokens=torch.cat([prefix, patches], dim=1), pooled=out["image_features"])
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        size = self.config.image_size
+        size = self.image_size
         if pixels.shape[-2:] != (size, size):
             pixels = F.interpolate(pixels.float(), size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
         mean, std = (
-            rearrange(torch.tensor(c, device=pixels.device), "c -> c 1 1")
-            for c in (self.config.pixel_mean, self.config.pixel_std)
+            rearrange(torch.tensor(c, device=pixels.device), "c -> c 1 1") for c in (self.pixel_mean, self.pixel_std)
         )
         return (((pixels + 1) / 2 - mean) / std).to(self.dtype)
 
