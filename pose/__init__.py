@@ -1,0 +1,1 @@
+"""From the pixels of a driving video to pose indicators."""
