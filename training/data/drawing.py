@@ -103,7 +103,8 @@ def paint_limb(
     across = (dy * bx - dx * by) / length
     part = (along / length).clamp(0, 1)
     ra, rb = start_radius[:, None, None, None], end_radius[:, None, None, None]
-    distance = ((along - part * length).square() + across.square()).sqrt_() - (ra + (rb - ra) * part)
+    # from the residual, not from (along, across): a ball is a limb of length 0, which has no direction
+    distance = ((dx - part * bx).square() + (dy - part * by).square()).sqrt_() - (ra + (rb - ra) * part)
     _cover(canvas, *box, distance, along, across, paint, visible)
 
 
