@@ -55,12 +55,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, back
     training_on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
     if training_on_cpu and backend is None and parallel is None and mask is None:
         query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         attended = (scores.softmax(dim=-1).type_as(value) @ value).transpose(1, 2)
     else:
-        attended = dispatch_attention_fn(
-            query, key, value, attn_mask=mask, backend=backend, parallel_config=parallel
-        )
+        attended = dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend, parallel_config=parallel)
     return attended.flatten(2, 3).type_as(query)
 
 
