@@ -18,10 +18,12 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnNote = Callable[[str], None]
+"""Takes what the user should know: a fallback, a download."""
 
 
-def unheard(_: Progress) -> None:
-    """Ignores progress: the default of the Python door."""
+def unheard(_: object) -> None:
+    """Ignores progress and notes: the default of the Python door."""
 
 
 def peak_memory_bytes() -> int:

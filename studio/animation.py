@@ -1,0 +1,261 @@
+"""The work behind `animate` and `background`: from a request to frames, and from frames to files."""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pose.draw import draw_poses
+from pose.media import read_image
+from pose.sequence import PoseSequence
+from studio.driving import describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
+from studio.errors import RequestError
+from studio.files import check_output, moved_in, sha256
+from studio.placement import Placement, choose_canvas
+from studio.progress import OnNote, OnProgress, Progress, peak_memory_bytes, unheard
+from studio.requests import AnimateRequest, BackgroundRequest, SamplingRequest
+from studio.sheet import contact_sheet, write_png
+from studio.versions import our_version, software_versions
+from studio.video import write_video
+from studio.weights import hash_weights, open_pipeline
+
+if TYPE_CHECKING:
+    from models.pipeline import AnimateXPipeline
+
+SIDECAR_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animation:
+    """A generated video with all that is needed to make it again."""
+
+    frames: UInt8[Tensor, "frames height width 3"]
+    fps: float
+    request: SamplingRequest
+    picture: UInt8[Tensor, "height width 3"]
+    """The reference on the canvas."""
+    poses: PoseSequence | None
+    """The driving skeleton on the canvas; None without one."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Seconds, memory, hashes of inputs and weights."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about this result."""
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the MP4, the sidecar OUT.json and, when the request asks for it, the contact sheet OUT.png.
+
+        All are written beside their place and moved in together at the end.
+
+        Raises:
+            RequestError: the place cannot be written.
+        """
+        output = Path(path)
+        check_output(output, suffixes=(".mp4",))
+        request = self.request
+        audio = Path(request.driving) if isinstance(request, AnimateRequest) and request.audio else None
+        with ExitStack() as finished_together:
+            beside = finished_together.enter_context(moved_in(output))
+            provenance = {"software": f"animatex-studio {our_version()}", "ai_generated": True, "model": request.model,
+                          "seed": request.seed, "prompt": getattr(request, "prompt", "")[:2000]}  # fmt: skip
+            sound = write_video(beside, self.frames, self.fps, audio=audio, metadata=provenance)
+            sidecar = finished_together.enter_context(moved_in(output.with_suffix(".json")))
+            sidecar.write_text(json.dumps(self._sidecar(output, beside, sound), indent=2, allow_nan=False) + "\n")
+            if request.preview:
+                write_png(finished_together.enter_context(moved_in(output.with_suffix(".png"))), self.sheet())
+        return output
+
+    def sheet(self) -> Any:
+        """Draws the contact sheet: reference, pose and result rows."""
+        rows = [("reference", self.picture[None])]
+        if self.poses is not None:
+            rows.append(("pose", draw_poses(self.poses, size=(self.frames.shape[2], self.frames.shape[1]))))
+        return contact_sheet([*rows, ("result", self.frames)], fps=self.fps)
+
+    def _sidecar(self, output: Path, written: Path, sound: bool) -> dict[str, Any]:
+        height, width = self.frames.shape[1:3]
+        return {
+            "schema": "animatex-studio/animation",
+            "version": SIDECAR_VERSION,
+            "request": self.request.model_dump(mode="json"),
+            "output": {"file": output.name, "sha256": sha256(written), "frames": len(self.frames), "width": width,
+                       "height": height, "fps": self.fps, "audio": sound},  # fmt: skip
+            **self.facts,
+            "notes": list(self.notes),
+            "software": software_versions(),
+        }
+
+
+def check_animate(request: AnimateRequest) -> None:
+    """Finds what is wrong with a request without doing any of its work.
+
+    Raises:
+        RequestError: names the flag, the value and the fix.
+    """
+    check_output(output_of(request), suffixes=(".mp4",))
+    _check_file(request.reference, "--reference")
+    kind = kind_of(request.driving)
+    if request.reference_pose is not None and not request.reference_pose.exists():
+        raise RequestError(f"--reference-pose {request.reference_pose}: no such file")
+    if request.audio and kind != "video":
+        raise RequestError(f"--audio: {request.driving} is {kind}, which has no sound; give a video as --driving")
+
+
+def check_background(request: BackgroundRequest) -> None:
+    """Finds what is wrong with a request without doing any of its work.
+
+    Raises:
+        RequestError: names the flag, the value and the fix.
+    """
+    check_output(output_of(request), suffixes=(".mp4",))
+    _check_file(request.image, "--image")
+
+
+def output_of(request: AnimateRequest | BackgroundRequest) -> Path:
+    """The MP4 that a request writes."""
+    if request.output is not None:
+        return request.output
+    if isinstance(request, AnimateRequest):
+        return Path(f"{request.reference.stem}-{Path(request.driving).stem}.mp4")
+    return Path(f"{request.image.stem}-background.mp4")
+
+
+def run_animate(
+    request: AnimateRequest, *, pipeline: "AnimateXPipeline | None" = None, on_progress: OnProgress = unheard,
+    on_note: OnNote = unheard,
+) -> Animation:
+    """Animates the reference with the driving motion. A `pipeline` that is open already is used as it is.
+
+    Raises:
+        ValueError: an input cannot be used.
+    """
+    check_animate(request)
+    job = _Job(request, on_progress, on_note)
+    source = read_image(request.reference)
+    pipe, weights = job.pipeline(pipeline)
+    driving = read_driving(
+        request.driving, model_fps=pipe.config.fps, fps=request.fps, num_frames=request.num_frames,
+        detector=request.detector, person=request.person, keep_frames=pipe.uses_driving_frames, on_progress=on_progress,
+    )  # fmt: skip
+    placement = job.place(source, pipe)
+    skeleton = read_reference_pose(source, request.reference_pose, request.detector, job.note)
+    poses = fit_driving(driving.poses, skeleton, source, placement, align=request.align, note=job.note)
+    reference_pose = None if skeleton is None else placement.pose(skeleton)
+    picture = placement.picture(source)
+    frames = job.sample(
+        pipe, picture, poses.fps, prompt=request.prompt, num_frames=len(poses),
+        poses=poses, reference_pose=reference_pose, driving_frames=driving.frames,
+    )  # fmt: skip
+    inputs = {"reference": _described(request.reference)}
+    if driving.kind != "motion":
+        inputs["driving"] = _described(Path(request.driving))
+    facts = job.facts(inputs, weights) | {"driving": {"kind": driving.kind, **describe_poses(poses)}}
+    return Animation(
+        frames=frames, fps=poses.fps, request=request, picture=picture, poses=poses, facts=facts, notes=tuple(job.notes)
+    )
+
+
+def run_background(
+    request: BackgroundRequest, *, pipeline: "AnimateXPipeline | None" = None, on_progress: OnProgress = unheard,
+    on_note: OnNote = unheard,
+) -> Animation:
+    """Brings the picture alive after the text (TI2V): no pose, the image kept.
+
+    Raises:
+        ValueError: an input cannot be used.
+    """
+    check_background(request)
+    job = _Job(request, on_progress, on_note)
+    source = read_image(request.image)
+    pipe, weights = job.pipeline(pipeline)
+    placement = job.place(source, pipe)
+    picture, fps = placement.picture(source), request.fps or pipe.config.fps
+    frames = job.sample(pipe, picture, fps, prompt=request.prompt, num_frames=request.num_frames)
+    facts = job.facts({"image": _described(request.image)}, weights)
+    return Animation(frames=frames, fps=fps, request=request, picture=picture, poses=None, facts=facts,
+                     notes=tuple(job.notes))  # fmt: skip
+
+
+class _Job:
+    """One generation: its notes, its clock, its progress."""
+
+    def __init__(self, request: SamplingRequest, on_progress: OnProgress, on_note: OnNote) -> None:
+        self.request, self.on_progress, self.on_note = request, on_progress, on_note
+        self.notes: list[str] = []
+        self.started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.on_note(text)
+
+    def pipeline(self, given: "AnimateXPipeline | None") -> "tuple[AnimateXPipeline, Path | None]":
+        if given is not None:
+            return given, None
+        begun = time.monotonic()
+        opened = open_pipeline(self.request, self.note)
+        self.seconds["load"] = time.monotonic() - begun
+        return opened
+
+    def place(self, source: Tensor, pipe: "AnimateXPipeline") -> Placement:
+        size, request = (source.shape[1], source.shape[0]), self.request
+        canvas = choose_canvas(size, width=request.width, height=request.height, short_side=pipe.config.short_side)
+        return Placement.of(size, canvas, request.fit)
+
+    def sample(
+        self, pipe: "AnimateXPipeline", picture: Tensor, fps: float, *, prompt: str, num_frames: int,
+        poses: PoseSequence | None = None, reference_pose: PoseSequence | None = None,
+        driving_frames: Tensor | None = None,
+    ) -> UInt8[Tensor, "frames height width 3"]:  # fmt: skip
+        """Runs the pipeline from the seed and tells each step."""
+        request, begun = self.request, time.monotonic()
+        steps = request.num_inference_steps
+
+        def told(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            self.on_progress(Progress(stage="denoising", done=step + 1, total=steps))
+            return tensors
+
+        self.on_progress(Progress(stage="denoising", done=0, total=steps))
+        output = pipe(
+            reference=picture, poses=poses, prompt=prompt, negative_prompt=request.negative_prompt,
+            reference_pose=reference_pose, driving_frames=driving_frames, height=picture.shape[0],
+            width=picture.shape[1], num_frames=num_frames, num_inference_steps=steps,
+            guidance_scale=request.guidance_scale, generator=torch.Generator().manual_seed(request.seed),
+            output_type="pt", callback_on_step_end=told,
+        )  # fmt: skip
+        self.seconds["generate"] = time.monotonic() - begun
+        return _bytes(output.frames)
+
+    def facts(self, inputs: dict[str, Any], weights: Path | None) -> dict[str, Any]:
+        seconds = {name: round(value, 3) for name, value in self.seconds.items()}
+        return {
+            "inputs": inputs,
+            "weights": {} if weights is None else hash_weights(weights),
+            "metrics": {"seconds": round(time.monotonic() - self.started, 3), "peak_memory_bytes": peak_memory_bytes(),
+                        **{f"seconds_{name}": value for name, value in seconds.items()}},
+        }  # fmt: skip
+
+
+def _bytes(video: Tensor) -> UInt8[Tensor, "frames height width 3"]:
+    """Turns the pipeline's (1, frames, 3, height, width) in [0, 1] into bytes."""
+    return (video[0].float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
+
+
+def _check_file(path: Path, flag: str) -> None:
+    if path.is_dir():
+        raise RequestError(f"{flag} {path}: is a folder; give a picture file")
+    if not path.exists():
+        raise RequestError(f"{flag} {path}: no such file")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Names an input and its hash; a folder of keypoints is named by its number of files."""
+    if path.is_dir():
+        return {"path": str(path), "files": sum(1 for _ in path.iterdir())}
+    return {"path": str(path), "sha256": sha256(path), "bytes": path.stat().st_size}

@@ -1,0 +1,161 @@
+"""`studio pose extract`, `align` and `draw`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from studio.cli.console import Console
+from studio.cli.verb import Result, Verb
+from studio.requests import Positional, Request
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from torch import Tensor
+
+    from pose.sequence import PoseSequence
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class ExtractRequest(Request):
+    """Finds the keypoints of a video or a picture and writes them as K.json."""
+
+    file: Annotated[Path, Positional()]
+    """A video or a picture."""
+    output: Path
+    """The keypoint file to write."""
+    detector: Annotated[str, Field(min_length=1)] = "mini"
+    """Who finds them: mini, dwpose, rtmw, rtmpose, or a MODEL.onnx."""
+    person: Annotated[int, Field(ge=0)] | None = None
+    """Which person, counted from 0 at the left, when there are several."""
+    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    """Frame rate to read a video at; by default its own."""
+    num_frames: Annotated[int, Field(ge=1)] | None = None
+    """How many frames to read; by default all."""
+
+
+class AlignRequest(Request):
+    """Fits the motion of K.json to the body of a reference and writes it as another K.json."""
+
+    driving: Path
+    """The keypoints of the motion."""
+    reference: Path
+    """The body: a picture, or its keypoints."""
+    output: Path
+    """The keypoint file to write."""
+    detector: Annotated[str, Field(min_length=1)] = "mini"
+    """Who finds the keypoints of a picture."""
+    person: Annotated[int, Field(ge=0)] | None = None
+    """Which person of the driving file, when there are several."""
+
+
+class DrawRequest(Request):
+    """Draws the skeletons of K.json as a video."""
+
+    keypoints: Annotated[Path, Positional()]
+    """A keypoint file or folder."""
+    output: Path
+    """The MP4 to write."""
+    height: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Height of the video; by default that of the keypoints' canvas."""
+    width: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Width of the video; by default that of the keypoints' canvas."""
+    person: Annotated[int, Field(ge=0)] | None = None
+    """Which person, when there are several."""
+
+
+def run_extract(request: ExtractRequest, console: Console) -> Result:
+    """Finds keypoints and says how many."""
+    from collections.abc import Iterator
+
+    from pose.detect import extract_poses
+    from pose.media import iter_video, probe_video, read_image
+    from pose.readers import write_keypoints
+    from studio.files import check_output
+    from studio.progress import Progress
+    from studio.weights import open_detector
+
+    check_output(request.output, suffixes=(".json",))
+    people = 0
+
+    class Counting:
+        """Passes detections on and remembers the largest crowd."""
+
+        def detect(self, frame: "UInt8[Tensor, 'height width 3']") -> list[Any]:
+            nonlocal people
+            found = detector.detect(frame)
+            people = max(people, len(found))
+            return found
+
+    def watched(frames: "Iterator[Tensor]", total: int | None) -> "Iterator[Tensor]":
+        for index, frame in enumerate(frames, 1):
+            console.progress(Progress(stage="finding keypoints", done=index, total=total, unit="frames"))
+            yield frame
+
+    detector = open_detector(request.detector)
+    if request.file.suffix.lower() in _PICTURES:
+        frames, fps = watched(iter([read_image(request.file)]), 1), 1.0
+    else:
+        info = probe_video(request.file)
+        fps = request.fps or info.fps
+        expected = round(info.duration_s * fps) if info.duration_s else None
+        total = min(filter(None, (expected, request.num_frames)), default=None)
+        frames = watched(iter_video(request.file, fps=request.fps, max_frames=request.num_frames), total)
+    poses = extract_poses(frames, Counting(), fps=fps, person=request.person)
+    write_keypoints(request.output, poses)
+    detected = int(poses.visible.any(dim=1).sum())
+    missing = int((~poses.visible).sum())
+    console.say(f"{request.output}: {len(poses)} frames, a body in {detected} of them, {missing} joints missing")
+    return {"output": str(request.output), "frames": len(poses), "detected": detected, "missing": missing,
+            "people": people, "fps": poses.fps}  # fmt: skip
+
+
+def run_align(request: AlignRequest, console: Console) -> Result:
+    """Retargets and writes."""
+    from pose.align import align_poses
+    from pose.detect import extract_poses
+    from pose.media import read_image
+    from pose.readers import read_keypoints, write_keypoints
+    from studio.files import check_output
+    from studio.weights import open_detector
+
+    check_output(request.output, suffixes=(".json",))
+    driving = read_keypoints(request.driving, person=request.person)
+    reference: PoseSequence
+    if request.reference.is_dir() or request.reference.suffix.lower() == ".json":
+        reference = read_keypoints(request.reference).frame(0)
+    else:
+        reference = extract_poses([read_image(request.reference)], open_detector(request.detector), fps=1.0)
+    aligned = align_poses(driving, reference)
+    write_keypoints(request.output, aligned)
+    width, height = aligned.frame_size
+    console.say(f"{request.output}: {len(aligned)} frames on {width}x{height}")
+    return {"output": str(request.output), "frames": len(aligned), "width": width, "height": height}
+
+
+def run_draw(request: DrawRequest, console: Console) -> Result:
+    """Draws and writes."""
+    from pose.draw import draw_poses
+    from pose.readers import read_keypoints
+    from studio.files import check_output, moved_in
+    from studio.video import write_video
+
+    check_output(request.output, suffixes=(".mp4",))
+    poses = read_keypoints(request.keypoints, person=request.person)
+    width, height = poses.frame_size
+    if request.width or request.height:  # one side alone keeps the shape
+        wide = request.width or round(width * (request.height or height) / height)
+        width, height = wide, request.height or round(height * wide / width)
+    frames = draw_poses(poses, size=(width, height))
+    with moved_in(request.output) as beside:
+        write_video(beside, frames, poses.fps)
+    console.say(f"{request.output}: {len(frames)} frames of {width}x{height} at {poses.fps:g} fps")
+    return {"output": str(request.output), "frames": len(frames), "width": width, "height": height, "fps": poses.fps}
+
+
+VERBS = (
+    Verb("pose extract", ExtractRequest, run_extract),
+    Verb("pose align", AlignRequest, run_align),
+    Verb("pose draw", DrawRequest, run_draw),
+)
