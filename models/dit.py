@@ -252,8 +252,9 @@ class AnimateXTransformer3DModel(
     ) -> None:
         super().__init__()
         dim = num_attention_heads * attention_head_dim
-        self.rope = WanRotaryPosEmbed(attention_head_dim, patch_size, rope_max_seq_len)
-        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        p_t, p_h, p_w = patch_size
+        self.rope = WanRotaryPosEmbed(attention_head_dim, (p_t, p_h, p_w), rope_max_seq_len)
+        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=(p_t, p_h, p_w), stride=(p_t, p_h, p_w))
         self.condition_embedder = WanTimeTextImageEmbedding(
             dim=dim,
             time_freq_dim=freq_dim,

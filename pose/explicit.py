@@ -58,22 +58,23 @@ class ExplicitPoseIndicator(ModelMixin, ConfigMixin):
         super().__init__()
         layers: list[nn.Module] = []
         width_in = in_channels
-        for width, stride in zip(_widths(hidden_channels, len(strides)), strides, strict=True):
-            layers += [nn.Conv3d(width_in, width, 3, stride=tuple(stride), padding=1), nn.SiLU()]
+        for width, (t, h, w) in zip(_widths(hidden_channels, len(strides)), strides, strict=True):
+            layers += [nn.Conv3d(width_in, width, 3, stride=(t, h, w), padding=1), nn.SiLU()]
             width_in = width
-        layers.append(nn.Conv3d(width_in, dim, tuple(patch_size), stride=tuple(patch_size)))
-        self.pose_encoder = nn.Sequential(*layers)
+        p_t, p_h, p_w = patch_size
+        to_tokens = nn.Conv3d(width_in, dim, (p_t, p_h, p_w), stride=(p_t, p_h, p_w))
+        self.pose_encoder = nn.Sequential(*layers, to_tokens)
 
         layers, width_in = [], in_channels
-        widths = [*_widths(reference_hidden_channels, len(reference_strides) - 1), reference_channels]
-        for width, step in zip(widths, reference_strides, strict=True):
+        *steps, last_step = reference_strides
+        for width, step in zip(_widths(reference_hidden_channels, len(steps)), steps, strict=True):
             layers += [nn.Conv2d(width_in, width, 3, stride=step, padding=1), nn.SiLU()]
             width_in = width
-        self.reference_encoder = nn.Sequential(*layers[:-1])
+        to_reference = nn.Conv2d(width_in, reference_channels, 3, stride=last_step, padding=1)
+        self.reference_encoder = nn.Sequential(*layers, to_reference)
         if zero_init_pose:
-            for last in (self.pose_encoder[-1], self.reference_encoder[-1]):
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
+            for parameter in (*to_tokens.parameters(), *to_reference.parameters()):
+                nn.init.zeros_(parameter)
         self._frames_per_latent = 1
         for stride in (*strides, patch_size):
             self._frames_per_latent *= stride[0]

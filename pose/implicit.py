@@ -34,6 +34,8 @@ def _position_table(length: int, dim: int) -> Float[Tensor, "1 length dim"]:
 class KeypointEncoder(nn.Module):
     """Turns the keypoints of a clip into one token a frame, each of which knows its neighbours in time."""
 
+    position_table: Tensor
+
     def __init__(
         self,
         *,
@@ -54,12 +56,13 @@ class KeypointEncoder(nn.Module):
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(dim, num_heads, ffn_dim, dropout, batch_first=True) for _ in range(num_layers)
         )
-        self.head = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, out_dim))
+        last = nn.Linear(dim, out_dim)
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), last)
         for parameter in self.layers.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, keypoints: Float[Tensor, "batch frames coords"]) -> Float[Tensor, "batch frames dim"]:
         """Encodes the keypoints of whole clips.
