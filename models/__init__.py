@@ -1,0 +1,1 @@
+"""Networks and sampling: tensors in, tensors out."""

@@ -1,0 +1,487 @@
+"""`AnimateXPipeline`: a reference picture, a motion and a text in, a video out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import diffusers
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
+
+from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
+from models.codecs import decode_pieces, num_latent_frames, reference_latents
+from models.conditioning import (
+    Conditioning,
+    Picture,
+    encode_frames,
+    encode_image,
+    encode_pose_clip,
+    encode_prompts,
+    pose_pixels,
+    predict_velocity,
+    to_pixels,
+)
+from models.dit import AnimateXTransformer3DModel
+from models.sampling import guide, set_flow_timesteps
+from models.windows import ColourLock, Window, blend, default_overlap, plan_windows
+from pose.explicit import ExplicitPoseIndicator
+from pose.implicit import ImplicitPoseIndicator, keypoint_features
+from pose.sequence import PoseSequence
+
+OutputType = Literal["np", "pt", "pil", "latent"]
+StepCallback = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass
+class AnimateXPipelineOutput(BaseOutput):
+    """What a pipeline call gives."""
+
+    frames: Tensor | np.ndarray | list[list[Image.Image]]
+    """Video per reference: pt (batch, frames, 3, height, width) and np (batch, frames, height, width, 3) in [0, 1],
+    PIL pictures, or latents (batch, channels, latent_frames, rows, columns)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Motion:
+    """The indicators of a whole clip, from which each window takes its part."""
+
+    explicit: Float[Tensor, "batch dim latent_frames rows columns"] | None
+    implicit: tuple[Float[Tensor, "batch _ dim"], ...] | None
+
+    def of(self, index: int, window: Window) -> dict[str, Tensor | None]:
+        explicit = None if self.explicit is None else rearrange(window.take(self.explicit), "b d f h w -> b (f h w) d")
+        return {"explicit": explicit, "implicit": None if self.implicit is None else self.implicit[index]}
+
+
+class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
+    """Animates the character of a reference picture (Animate-X++), or its background by text alone (TI2V).
+
+    Works with the mini components (`OpenCLIPTextEncoder`, `OpenCLIPVisionEncoder`) and with those of Wan2.1 I2V
+    (UMT5, CLIP ViT-H). The implicit indicator is optional; so is its own image encoder, where the other one's pooled
+    embedding serves.
+    """
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->ipi_image_encoder->ipi->epi->transformer->vae"
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # noqa: RUF012
+    _optional_components = ["tokenizer", "image_encoder", "image_processor", "ipi_image_encoder", "ipi"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        text_encoder: OpenCLIPTextEncoder | UMT5EncoderModel,
+        epi: ExplicitPoseIndicator,
+        transformer: AnimateXTransformer3DModel,
+        vae: AutoencoderKLWan,
+        scheduler: FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        image_encoder: OpenCLIPVisionEncoder | CLIPVisionModel | None = None,
+        image_processor: CLIPImageProcessor | None = None,
+        ipi_image_encoder: OpenCLIPVisionEncoder | None = None,
+        ipi: ImplicitPoseIndicator | None = None,
+        reference_latents: str = "first",
+        height: int = 480,
+        width: int = 832,
+        num_frames: int = 81,
+        fps: float = 15.0,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 5.0,
+    ) -> None:
+        """Joins the components; the plain values are saved with them and are the defaults of a call.
+
+        Args:
+            reference_latents: "first" as released, "every" as in mini; see `models.codecs.reference_latents`.
+            num_frames: The length of clip that the transformer was trained on; longer ones are made in windows.
+        """
+        super().__init__()
+        self.register_modules(
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            image_encoder=image_encoder,
+            image_processor=image_processor,
+            ipi_image_encoder=ipi_image_encoder,
+            ipi=ipi,
+            epi=epi,
+            transformer=transformer,
+            vae=vae,
+            scheduler=scheduler,
+        )
+        self.register_to_config(
+            reference_latents=reference_latents,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            fps=fps,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )
+        self.vae_scale_factor_temporal = vae.config["scale_factor_temporal"] if vae is not None else 4
+        self.vae_scale_factor_spatial = vae.config["scale_factor_spatial"] if vae is not None else 8
+        self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor_spatial)
+
+    @property
+    def guidance_scale(self) -> float:
+        """The strength of guidance in the running call."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the running call needs the negative pass."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """The number of denoising steps of the running call."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `pipe._interrupt = True` in a callback to skip the remaining steps."""
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        reference: Picture | Sequence[Picture],
+        poses: PoseSequence | Sequence[PoseSequence] | None = None,
+        prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str] = "",
+        reference_pose: PoseSequence | Sequence[PoseSequence] | None = None,
+        driving_frames: Iterable[Tensor] | None = None,
+        driving_poses: PoseSequence | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Float[Tensor, "batch channels latent_frames rows columns"] | None = None,
+        prompt_embeds: Float[Tensor, "batch text_tokens text_dim"] | None = None,
+        negative_prompt_embeds: Float[Tensor, "batch text_tokens text_dim"] | None = None,
+        max_sequence_length: int = 512,
+        window_overlap: int | None = None,
+        lock_colours: bool = False,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> AnimateXPipelineOutput | tuple[Any]:
+        """Makes one video for each reference.
+
+        With `poses`, the character does the motion: they should stand on the reference's canvas and fit its body
+        (`pose.align`). Without, the picture comes alive after the prompt (TI2V): the explicit and implicit indicators
+        and the reference pose are left out, the picture stays. The reference gives looks, not the first frame.
+
+        Guidance pushes toward the prompt and the explicit pose together: the negative pass has the other text and no
+        explicit pose, but the same picture, reference pose and implicit motion, as released.
+
+        Args:
+            reference: PIL or uint8 RGB (height, width, 3), stretched to `height` x `width`.
+            poses: One pose a frame, or such a clip for each reference.
+            reference_pose: The skeleton of the reference, one frame.
+            driving_frames: Frames of the driving video, uint8 RGB, for the implicit indicator, which is left out
+                without them. A tensor (frames, height, width, 3), any iterable of frames, or a list of such tensors,
+                one for each reference.
+            driving_poses: Keypoints as found in `driving_frames`, before any alignment; `poses` if not given.
+            num_frames: Must be 4k + 1. If not given: as many as `poses`, whatever their number, or the model's own.
+            window_overlap: Frames that windows share when the clip is longer than the model; 4k + 1.
+            lock_colours: Holds the colours of later windows at those of the first.
+            guidance_scale: At or below 1 there is only one pass a step.
+            callback_on_step_end: Called as (pipe, step, timestep, tensors), may return replacements.
+
+        Raises:
+            ValueError: something in the request does not fit; the message names it and the fix.
+        """
+        device = self._execution_device
+        height, width = height or self.config["height"], width or self.config["width"]
+        self._check_size(height, width)
+        self._check_callback(callback_on_step_end_tensor_inputs)
+        self._guidance_scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
+        self._interrupt = False
+        references = list(reference) if isinstance(reference, (list, tuple)) else [reference]
+        batch = len(references)
+        num_frames, num_padded = self._length(num_frames, poses)
+        num_latents = num_latent_frames(num_padded, self.vae_scale_factor_temporal)
+        windows = self._plan(num_latents, window_overlap)
+
+        prompt_embeds, negative_prompt_embeds = self.encode_prompt(
+            prompt,
+            negative_prompt,
+            batch,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            max_sequence_length=max_sequence_length,
+        )
+        pixels = torch.stack([to_pixels(picture, (width, height)) for picture in references]).to(device)
+        image = None
+        if self.image_encoder is not None and self.transformer.config["image_dim"] is not None:
+            image = encode_image(self.image_encoder, self.image_processor, pixels)
+        clips = self._clips(poses, batch, num_padded)
+        motion = _Motion(
+            implicit=self._implicit(clips, driving_frames, driving_poses, windows, num_padded, batch),
+            explicit=self._explicit(clips, (width, height), batch),
+        )
+        condition = Conditioning(
+            text=prompt_embeds,
+            image=image,
+            reference=reference_latents(
+                self.vae, pixels, num_frames=self._frames(windows[0]), mode=self.config["reference_latents"]
+            ),
+            reference_pose=self._reference_pose(reference_pose if clips else None, (width, height), batch),
+        )
+        latents = self._prepare_latents(latents, (batch, num_latents, height, width), generator, device)
+        timesteps = set_flow_timesteps(
+            self.scheduler, num_inference_steps or self.config["num_inference_steps"], device
+        )
+        self._num_timesteps = len(timesteps)
+        self._reset_caches()
+
+        with self.progress_bar(total=len(timesteps)) as progress_bar:
+            for step, timestep in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                parts = []
+                for index, window in enumerate(windows):
+                    positive = replace(condition, text=prompt_embeds, **motion.of(index, window))
+                    negative = None
+                    if self.do_classifier_free_guidance:
+                        negative = replace(positive, text=negative_prompt_embeds).drop("explicit")
+                    parts.append(
+                        self._velocity(window.take(latents), timestep, positive, negative, index, attention_kwargs)
+                    )
+                velocity = blend(windows, parts, num_latents)
+                latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+                if callback_on_step_end is not None:
+                    tensors = {
+                        "latents": latents,
+                        "prompt_embeds": prompt_embeds,
+                        "negative_prompt_embeds": negative_prompt_embeds,
+                    }
+                    chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    tensors |= callback_on_step_end(self, step, timestep, chosen) or {}
+                    latents, prompt_embeds = tensors["latents"], tensors["prompt_embeds"]
+                    negative_prompt_embeds = tensors["negative_prompt_embeds"]
+                progress_bar.update()
+        self._reset_caches()
+
+        frames: Any = latents
+        if output_type != "latent":
+            lock = ColourLock(self._frames(windows[0])) if lock_colours and len(windows) > 1 else None
+            video = self._decode(latents, num_frames, lock)
+            frames = self.video_processor.postprocess_video(video, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return AnimateXPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def encode_prompt(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str],
+        batch: int,
+        *,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        max_sequence_length: int = 512,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embeds the prompts of a batch, and the negative ones where guidance is on.
+
+        Raises:
+            ValueError: there are neither one nor `batch` prompts.
+        """
+
+        def embed(name: str, texts: str | Sequence[str]) -> Tensor:
+            prompts = [texts] * batch if isinstance(texts, str) else list(texts)
+            if len(prompts) != batch:
+                raise ValueError(f"{name} must be one text or {batch}, one for each reference; got {len(prompts)}")
+            embeds = encode_prompts(self.text_encoder, self.tokenizer, prompts, max_length=max_sequence_length)
+            return embeds.to(self._execution_device)
+
+        if prompt_embeds is None:
+            prompt_embeds = embed("prompt", prompt)
+        if self.do_classifier_free_guidance and negative_prompt_embeds is None:
+            negative_prompt_embeds = embed("negative_prompt", negative_prompt)
+        return prompt_embeds, negative_prompt_embeds
+
+    def _velocity(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        positive: Conditioning,
+        negative: Conditioning | None,
+        window: int,
+        attention_kwargs: dict[str, Any] | None,
+    ) -> Tensor:
+        """Predicts the guided velocity of one window. Caches are kept apart by window and by branch."""
+        times = timestep.expand(latents.shape[0])
+        with self._cache_context(f"cond-{window}"):
+            velocity = predict_velocity(self.transformer, latents, times, positive, attention_kwargs).float()
+        if negative is None:
+            return velocity
+        with self._cache_context(f"uncond-{window}"):
+            other = predict_velocity(self.transformer, latents, times, negative, attention_kwargs).float()
+        return guide(velocity, other, self._guidance_scale)
+
+    def _explicit(self, clips: list[PoseSequence] | None, size: tuple[int, int], batch: int) -> Tensor | None:
+        if clips is None:
+            return None
+        device = self._execution_device
+        maps = [encode_pose_clip(self.epi, clip, size=size, device=device) for clip in clips]
+        return torch.cat(maps).expand(batch, -1, -1, -1, -1)
+
+    def _reference_pose(
+        self, pose: PoseSequence | Sequence[PoseSequence] | None, size: tuple[int, int], batch: int
+    ) -> Tensor | None:
+        if pose is None:
+            return None
+        each = [pose] if isinstance(pose, PoseSequence) else list(pose)
+        if len(each) not in (1, batch):
+            raise ValueError(f"reference_pose must be one pose or {batch}, one for each reference; got {len(each)}")
+        pictures = torch.cat([pose_pixels(one.frame(0), size)[:, :, 0] for one in each])
+        feature = self.epi.encode_reference_pose(pictures.to(self._execution_device))
+        return feature.float().expand(batch, -1, -1, -1, -1)
+
+    def _implicit(
+        self,
+        clips: list[PoseSequence] | None,
+        driving_frames: Iterable[Tensor] | None,
+        driving_poses: PoseSequence | None,
+        windows: Sequence[Window],
+        num_frames: int,
+        batch: int,
+    ) -> tuple[Tensor, ...] | None:
+        if self.ipi is None or clips is None or driving_frames is None:
+            return None
+        encoder = self.ipi_image_encoder or self.image_encoder
+        if not isinstance(encoder, OpenCLIPVisionEncoder):
+            raise ValueError(
+                "the implicit indicator needs an OpenCLIPVisionEncoder as ipi_image_encoder (or image_encoder), "
+                f"got {type(encoder).__name__}; add one, or leave driving_frames out"
+            )
+        many = isinstance(driving_frames, (list, tuple)) and all(f.ndim == 4 for f in driving_frames)
+        videos = list(driving_frames) if many else [driving_frames]
+        found = [driving_poses] if driving_poses is not None else clips
+        features = torch.stack([_hold(encode_frames(encoder, v), num_frames, "driving_frames") for v in videos])
+        keypoints = torch.stack([_hold(keypoint_features(p), num_frames, "driving_poses") for p in found])
+        features = features.expand(batch, -1, -1)
+        keypoints = keypoints.expand(batch, -1, -1).to(features)
+        starts = [self.vae_scale_factor_temporal * window.start for window in windows]
+        return tuple(
+            self.ipi(features[:, a : a + self._frames(w)], keypoints[:, a : a + self._frames(w)])
+            for a, w in zip(starts, windows, strict=True)
+        )
+
+    def _decode(self, latents: Tensor, num_frames: int, lock: ColourLock | None) -> Tensor:
+        video: Tensor | None = None
+        done = 0
+        for piece in decode_pieces(self.vae, latents):
+            piece = piece[:, :, : num_frames - done].cpu()
+            if video is None:
+                video = piece.new_empty(*piece.shape[:2], num_frames, *piece.shape[3:])
+            video[:, :, done : done + piece.shape[2]] = lock(piece) if lock is not None else piece
+            done += piece.shape[2]
+        assert video is not None
+        return video
+
+    def _prepare_latents(
+        self,
+        latents: Tensor | None,
+        shape: tuple[int, int, int, int],
+        generator: torch.Generator | list[torch.Generator] | None,
+        device: torch.device,
+    ) -> Tensor:
+        batch, frames, height, width = shape
+        factor = self.vae_scale_factor_spatial
+        full = (batch, self.vae.config["z_dim"], frames, height // factor, width // factor)
+        if latents is not None:
+            if latents.shape != full:
+                raise ValueError(f"latents must have shape {full} for this request, got {tuple(latents.shape)}")
+            return latents.to(device, torch.float32)
+        if isinstance(generator, list) and len(generator) != batch:
+            raise ValueError(f"generator must be one or {batch}, one for each reference; got {len(generator)}")
+        return randn_tensor(full, generator=generator, device=device, dtype=torch.float32)
+
+    def _clips(
+        self, poses: PoseSequence | Sequence[PoseSequence] | None, batch: int, num_frames: int
+    ) -> list[PoseSequence] | None:
+        if poses is None:
+            return None
+        clips = [poses] if isinstance(poses, PoseSequence) else list(poses)
+        if len(clips) not in (1, batch):
+            raise ValueError(f"poses must be one clip or {batch}, one for each reference; got {len(clips)}")
+        index = torch.arange(num_frames)
+        return [clip[index.clamp(max=len(clip) - 1)] for clip in clips]
+
+    def _length(self, num_frames: int | None, poses: PoseSequence | Sequence[PoseSequence] | None) -> tuple[int, int]:
+        """Gives the number of frames to return and, rounded up to 4k + 1, the number to make."""
+        lengths = [len(p) for p in ([poses] if isinstance(poses, PoseSequence) else poses or [])]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"all clips of poses must be equally long, got {lengths} frames; cut them first")
+        if num_frames is None:
+            num_frames = lengths[0] if lengths else self.config["num_frames"]
+            factor = self.vae_scale_factor_temporal
+            return num_frames, num_frames + (1 - num_frames) % factor
+        num_latent_frames(num_frames, self.vae_scale_factor_temporal)
+        if lengths and lengths[0] < num_frames:
+            raise ValueError(
+                f"num_frames is {num_frames} but there are only {lengths[0]} poses; leave num_frames out, "
+                "or hold the last pose with poses.at_rate(poses.fps, num_frames)"
+            )
+        return num_frames, num_frames
+
+    def _plan(self, num_latents: int, window_overlap: int | None) -> tuple[Window, ...]:
+        factor = self.vae_scale_factor_temporal
+        window = num_latent_frames(self.config["num_frames"], factor)
+        overlap = default_overlap(window)
+        if window_overlap is not None:
+            if (window_overlap - 1) % factor:
+                raise ValueError(
+                    f"window_overlap must be {factor}k + 1 frames, got {window_overlap}; "
+                    f"try {factor * (overlap - 1) + 1}"
+                )
+            overlap = (window_overlap - 1) // factor + 1
+        return plan_windows(num_latents, window, overlap)
+
+    def _frames(self, window: Window) -> int:
+        return self.vae_scale_factor_temporal * (window.stop - window.start - 1) + 1
+
+    def _check_size(self, height: int, width: int) -> None:
+        _, rows, columns = self.transformer.config["patch_size"]
+        for name, size, patch in (("height", height, rows), ("width", width, columns)):
+            step = self.vae_scale_factor_spatial * patch
+            if size < step or size % step:
+                below = max(step, step * (size // step))
+                raise ValueError(f"{name} must be a multiple of {step} px, got {size}; try {below} or {below + step}")
+
+    def _check_callback(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self._callback_tensor_inputs:
+                known = ", ".join(self._callback_tensor_inputs)
+                raise ValueError(f"callback_on_step_end_tensor_inputs may name {known}, got {name!r}")
+
+    def _cache_context(self, name: str) -> AbstractContextManager[None]:
+        return self.transformer.cache_context(name) if self.transformer.is_cache_enabled else nullcontext()
+
+    def _reset_caches(self) -> None:
+        if self.transformer.is_cache_enabled:
+            self.transformer._reset_stateful_cache()
+
+
+def _hold(rows: Tensor, length: int, name: str) -> Tensor:
+    """Cuts to `length` rows, or holds the last one through the few frames that round a clip up to 4k + 1."""
+    if rows.shape[0] + 3 < length:
+        raise ValueError(f"{name} has {rows.shape[0]} frames but the clip has {length}; give one for each pose")
+    return rows[torch.arange(length).clamp(max=rows.shape[0] - 1)]
+
+
+# `DiffusionPipeline.from_pretrained(folder)` looks the class up by name in diffusers itself, as nothing else can be
+# registered there; the names of the components' modules are found because this module imports them.
+diffusers.AnimateXPipeline = AnimateXPipeline

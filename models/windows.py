@@ -1,0 +1,111 @@
+"""Clips longer than the model: overlapping windows of latent frames, blended at every denoising step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A run of latent frames that the model sees at once, and how much each counts where windows overlap."""
+
+    start: int
+    stop: int
+    weights: Float[Tensor, "latent_frames"]
+
+    def take(
+        self, latents: Float[Tensor, "batch channels all_frames rows columns"]
+    ) -> Float[Tensor, "batch channels latent_frames rows columns"]:
+        """Cuts the window out of the latents of the whole clip."""
+        return latents[:, :, self.start : self.stop]
+
+
+def default_overlap(window: int) -> int:
+    """Chooses the overlap of windows in latent frames: 2 of the mini model's 5, 4 of Wan's 21 (as released)."""
+    return min(max(2, round(window / 5)), max(window - 1, 0))
+
+
+def plan_windows(num_latents: int, window: int, overlap: int) -> tuple[Window, ...]:
+    """Covers a clip with windows of `window` latent frames, of which neighbours share `overlap` or more.
+
+    Weights ramp linearly over an overlap. The first latent frame of a later window counts nothing: the model takes it
+    for a codec's first latent frame (one video frame), while here it stands for four.
+
+    Raises:
+        ValueError: the overlap is not at least 1 and below `window`, when more than one window is needed.
+    """
+    if num_latents <= window:
+        return (Window(start=0, stop=num_latents, weights=torch.ones(num_latents)),)
+    if not 1 <= overlap < window:
+        raise ValueError(
+            f"windows of {window} latent frames must overlap by 1 to {window - 1}, got {overlap}; "
+            f"{default_overlap(window)} is the default"
+        )
+    starts = [*range(0, num_latents - window, window - overlap), num_latents - window]
+    windows = []
+    for index, start in enumerate(starts):
+        weights = torch.ones(window)
+        if index > 0:
+            shared = starts[index - 1] + window - start
+            weights[:shared] *= torch.arange(shared) / shared
+        if index < len(starts) - 1:
+            shared = start + window - starts[index + 1]
+            weights[-shared:] *= 1 - torch.arange(shared) / shared
+        windows.append(Window(start=start, stop=start + window, weights=weights))
+    return tuple(windows)
+
+
+def blend(
+    windows: Sequence[Window], parts: Sequence[Float[Tensor, "batch channels _ rows columns"]], num_latents: int
+) -> Float[Tensor, "batch channels latent_frames rows columns"]:
+    """Joins what the windows gave to one clip: the weighted mean where they overlap."""
+    if len(parts) == 1:
+        return parts[0]
+    like = parts[0]
+    total = like.new_zeros(*like.shape[:2], num_latents, *like.shape[3:])
+    weight = like.new_zeros(num_latents)
+    for window, part in zip(windows, parts, strict=True):
+        weights = window.weights.to(like)
+        total[:, :, window.start : window.stop] += part * rearrange(weights, "f -> f 1 1")
+        weight[window.start : window.stop] += weights
+    return total / rearrange(weight, "f -> f 1 1")
+
+
+class ColourLock:
+    """Holds mean and deviation of each colour channel at those of the first window, against slow drift.
+
+    Statistics of later frames are smoothed in time, so that a quick change in the scene stays one. Our own choice:
+    useful for long clips of a still scene, wrong where the light is meant to change.
+    """
+
+    def __init__(self, first_frames: int, smoothing: float = 0.9) -> None:
+        self.first_frames = first_frames
+        self.smoothing = smoothing
+        self._seen: list[Tensor] = []
+        self._target: Tensor | None = None
+        self._now: Tensor | None = None
+        self._count = 0
+
+    def __call__(
+        self, frames: Float[Tensor, "batch 3 frames height width"]
+    ) -> Float[Tensor, "batch 3 frames height width"]:
+        """Corrects the next frames of a clip, values in [-1, 1]; frames of the first window pass unchanged."""
+        out = []
+        for frame in frames.unbind(dim=2):
+            pixels = rearrange(frame, "b c h w -> b c (h w)")
+            statistics = torch.stack([pixels.mean(-1), pixels.std(-1).clamp(min=1e-3)])
+            self._count += 1
+            if self._count <= self.first_frames:
+                self._seen.append(statistics)
+                out.append(frame)
+                continue
+            if self._target is None or self._now is None:
+                self._target = self._now = torch.stack(self._seen).mean(0)
+            self._now = self.smoothing * self._now + (1 - self.smoothing) * statistics
+            (mean, std), (mean_0, std_0) = (rearrange(s, "k b c -> k b c 1 1") for s in (self._now, self._target))
+            out.append(((frame - mean) * (std_0 / std) + mean_0).clamp(-1, 1))
+        return torch.stack(out, dim=2)
