@@ -60,7 +60,7 @@ def _over(image: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _ground(image: Tensor, y: Tensor, scene: Scene) -> Tensor:
-    depth = ((y - scene.horizon) / (1.001 - scene.horizon)).clamp(0, 1)
+    depth = ((y - scene.horizon) / (1.001 - scene.horizon)).clamp(0, 1).unsqueeze(-3)
     colour = _rgb(scene.ground, y) * (0.85 + 0.25 * depth)
     return _over(image, colour, _step(y - scene.horizon))
 
@@ -145,6 +145,7 @@ def _snow(image: Tensor, x: Tensor, y: Tensor, t: Tensor, scene: Scene) -> Tenso
         cx = ((x + drift) * size).frac().abs() - 0.3 - 0.4 * _noise(column + 31 * row, scene.seed)
         cy = yy - row - 0.5
         flake = _step(0.2 * scene.strength - (cx.square() + cy.square()).sqrt(), 0.12)
+        flake = flake * (_noise(17 * column + row, scene.seed + 0.7) < 0.6)
         image = _over(image, _rgb((1.0, 1.0, 1.0), x), 0.95 * flake)
     return image
 
@@ -202,7 +203,7 @@ def _grass(image: Tensor, x: Tensor, y: Tensor, t: Tensor, scene: Scene) -> Tens
     blade = (x - bend) * 26
     height = 0.55 + 0.45 * _noise(blade.floor(), scene.seed)
     body = _step(0.46 * (1 - lift / (height * min(1.0, scene.strength))).clamp(min=0) - (blade.frac() - 0.5).abs(), 0.15)
-    return _over(image, _rgb((0.2, 0.6, 0.2), x), body * _step(base - y) * (lift > 0))
+    return _over(image, _rgb((0.2, 0.6, 0.2), x), body * (lift > 0) * (lift < height))
 
 
 @DYNAMICS.register("pan")

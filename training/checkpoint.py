@@ -1,0 +1,87 @@
+"""Checkpoints that are whole or absent: staged beside their place, synced, then renamed in."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+LATEST = "latest"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another run."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file beside its place and moves it in."""
+    staged = path.with_name(f".{path.name}.tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
+
+
+def save_checkpoint(
+    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, keep: int
+) -> Path:
+    """Writes `checkpoint-N` with one safetensors file a name, then points `latest` to it and drops old ones."""
+    final = run / f"checkpoint-{step}"
+    staged = run / f".checkpoint-{step}.tmp"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    for name, group in tensors.items():
+        path = staged / f"{name}.safetensors"
+        save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, path)
+        _sync(path)
+    write_text(staged / "state.json", json.dumps({**state, "step": step}, indent=2))
+    _sync(staged)
+    if final.exists():
+        shutil.rmtree(final)
+    staged.rename(final)
+    write_text(run / LATEST, final.name)
+    _sync(run)
+    old = sorted(run.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[1]))
+    for path in old[: -max(1, keep)]:
+        if path != final:
+            shutil.rmtree(path)
+    return final
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """Finds the newest whole checkpoint of a run, or None."""
+    pointer = run / LATEST
+    if not pointer.exists():
+        return None
+    path = run / pointer.read_text(encoding="utf-8").strip()
+    if not (path / "state.json").exists():
+        raise CheckpointError(f"{pointer} names {path.name}, which is not in {run}; write the name of another checkpoint into it")
+    return path
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Reads every safetensors file and the state of a checkpoint.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    try:
+        tensors = {file.stem: load_file(file, device=str(device)) for file in sorted(path.glob("*.safetensors"))}
+        return tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}; resume from an older one") from error

@@ -1,0 +1,67 @@
+"""What a training run says of itself, one event at a time."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened in a run; `as_dict` is one line of `events.jsonl`."""
+
+    kind: ClassVar[str]
+    step: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a number that is not finite becomes None, since JSON has no NaN."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: plain(v) for k, v in value.items()}
+            return None if isinstance(value, float) and not math.isfinite(value) else value
+
+        return {"event": self.kind, **{k: plain(v) for k, v in asdict(self).items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Event):
+    """One optimizer step was made."""
+
+    kind = "step"
+    total_steps: int
+    task: str
+    """The task that the batch was of."""
+    losses: dict[str, float]
+    learning_rate: float
+    seconds: float
+    """Of this step, data included."""
+    peak_bytes: int
+    """The most memory that the process has held so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """The averaged weights were measured on held-out data."""
+
+    kind = "evaluated"
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(Event):
+    """A whole checkpoint is on disk."""
+
+    kind = "saved"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Event):
+    """The run ended: `complete` when all steps were made, else it can be resumed."""
+
+    kind = "finished"
+    complete: bool
+    reason: str
+    seconds: float
+    """Since this process began; a resumed run has one such event a piece."""
+    metrics: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,238 @@
+"""The training loop: batches in, events out, and a checkpoint from which it goes on bit for bit.
+
+Every draw of a step comes from a generator that is seeded by (seed, step, process). So nothing random has to be saved:
+a run that is resumed at step k makes the same step k as one that never stopped.
+"""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.config import TrainingConfig
+from training.events import Evaluated, Event, Finished, Saved, Step
+from training.tasks import Task, draw_task
+
+Batch = Any
+
+
+class Learner(Protocol):
+    """A model together with its data and its loss. It is an `nn.Module`; its parameters are what is trained."""
+
+    tasks: tuple[Task, ...]
+
+    def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Batch:
+        """Makes samples `first` .. `first + count` of the endless stream of a task."""
+        ...
+
+    def __call__(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named losses, each a scalar; "loss" is what is minimised."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Measures the current weights on held-out data."""
+        ...
+
+
+class NotFiniteError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+def step_generator(seed: int, step: int, process: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for one step of one process."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + process * 0x94D049BB133111EB) % (1 << 63)
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def rate_at(step: int, config: TrainingConfig) -> float:
+    """The learning rate of a step: a linear rise, then a cosine down to `final_rate`."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    progress = min(1.0, step / config.steps)
+    fall = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * rise * fall
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory held so far: on the GPU there, else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def train(
+    learner: nn.Module,
+    config: TrainingConfig,
+    run: Path,
+    *,
+    resume: bool = False,
+    fingerprint: dict[str, Any] | None = None,
+    should_stop: Callable[[], str | None] = lambda: None,
+    device: str | None = None,
+) -> Iterator[Event]:
+    """Trains until `config.steps`, yielding events. Closing the iterator saves and stops.
+
+    Args:
+        fingerprint: what must be equal for a resume to make sense; a difference is refused by name.
+        should_stop: asked after every step; a reason ends the run with a checkpoint.
+
+    Raises:
+        CheckpointError: there is nothing to resume, or it is of another run.
+        NotFiniteError: the loss is NaN or infinite; the last checkpoint is untouched.
+    """
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        cpu=device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    where = accelerator.device
+    learner.to(where)
+    names = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+    matrices = [p for p in names.values() if p.ndim >= 2]
+    vectors = [p for p in names.values() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    average = {name: p.detach().clone() for name, p in names.items()}
+    done = 0
+    if resume:
+        done = _restore(run, names, average, optimizer, fingerprint or {}, where)
+    wrapped = accelerator.prepare_model(learner) if accelerator.num_processes > 1 else learner
+    share = config.batch_size // accelerator.num_processes
+    if share * accelerator.num_processes != config.batch_size:
+        raise ValueError(f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes")
+    began = time.monotonic()
+    saved = done
+    reason, complete = "all steps done", True
+
+    def save(step: int) -> Event:
+        tensors = {"model": dict(names), "average": average, "optimizer": _optimizer_tensors(optimizer, names)}
+        path = save_checkpoint(run, step, tensors, {"fingerprint": fingerprint or {}}, keep=config.keep_checkpoints)
+        return Saved(step=step, path=str(path))
+
+    try:
+        for step in range(done, config.steps):
+            started = time.monotonic()
+            # the task is one for all processes, the samples are each process's own
+            task = draw_task(learner.tasks, step_generator(config.seed, step, -1))
+            first = step * config.batch_size + accelerator.process_index * share
+            generator = step_generator(config.seed, step, accelerator.process_index)
+            batch = learner.batch(task, first, share, generator)
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(step, config)
+            learner.train()
+            with accelerator.autocast():
+                losses = wrapped(batch, task, generator)
+            accelerator.backward(losses["loss"])
+            values = {name: float(loss.detach()) for name, loss in losses.items()}
+            if not all(math.isfinite(v) for v in values.values()):
+                raise NotFiniteError(f"step {step}: the losses are {values}; the last checkpoint is {latest_checkpoint(run)}")
+            for name, parameter in names.items():
+                if not task.trains(name):
+                    parameter.grad = None
+            accelerator.clip_grad_norm_(names.values(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            decay = min(config.ema_decay, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(average.values()), [p.detach() for p in names.values()], 1 - decay)
+            done = step + 1
+            yield Step(
+                step=done,
+                total_steps=config.steps,
+                task=task.name,
+                losses=values,
+                learning_rate=rate_at(step, config),
+                seconds=time.monotonic() - started,
+                peak_bytes=peak_bytes(where),
+            )
+            stop = should_stop()
+            if stop:
+                reason, complete = stop, False
+                break
+            if done % config.checkpoint_every == 0 and accelerator.is_main_process:
+                saved = done
+                yield save(done)
+            if done % config.evaluate_every == 0 and done < config.steps and accelerator.is_main_process:
+                yield Evaluated(step=done, metrics=_evaluate_average(learner, names, average))
+    finally:
+        # also when the caller closes the iterator or presses Ctrl-C: what was learned is kept
+        if saved != done and accelerator.is_main_process:
+            last = save(done)
+            saved = done
+        else:
+            last = None
+    if last is not None:
+        yield last
+    metrics: dict[str, float] = {}
+    if complete and accelerator.is_main_process:
+        metrics = _evaluate_average(learner, names, average)
+        yield Evaluated(step=done, metrics=metrics)
+    yield Finished(step=done, complete=complete, reason=reason, seconds=time.monotonic() - began, metrics=metrics)
+
+
+def load_average(learner: nn.Module, checkpoint: Path) -> int:
+    """Puts the averaged weights of a checkpoint into the learner; returns the step."""
+    tensors, state = load_checkpoint(checkpoint)
+    names = dict(learner.named_parameters())
+    with torch.no_grad():
+        for name, value in tensors["average"].items():
+            names[name].copy_(value)
+    return int(state["step"])
+
+
+def _evaluate_average(learner: nn.Module, names: dict[str, nn.Parameter], average: dict[str, Tensor]) -> dict[str, float]:
+    """Evaluates with the averaged weights in place of the trained ones, and puts those back."""
+    trained = {name: p.detach().clone() for name, p in names.items()}
+    learner.eval()
+    with torch.no_grad():
+        for name, p in names.items():
+            p.copy_(average[name])
+        metrics: dict[str, float] = learner.evaluate()
+        for name, p in names.items():
+            p.copy_(trained[name])
+    learner.train()
+    return metrics
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, parameter in names.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            found[f"{name}:{key}"] = value
+    return found
+
+
+def _restore(
+    run: Path,
+    names: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    fingerprint: dict[str, Any],
+    device: torch.device,
+) -> int:
+    path = latest_checkpoint(run)
+    if path is None:
+        raise CheckpointError(f"{run} has no checkpoint to resume from; start it without --resume")
+    tensors, state = load_checkpoint(path, device)
+    for key, value in fingerprint.items():
+        before = state["fingerprint"].get(key)
+        if before != value:
+            raise CheckpointError(f"{path} was trained with {key} = {before!r}, now it is {value!r}; use the same, or another run folder")
+    if tensors["model"].keys() != names.keys():
+        odd = sorted(tensors["model"].keys() ^ names.keys())
+        raise CheckpointError(f"{path} is of another network: {odd[0]!r} and {len(odd) - 1} more names differ")
+    with torch.no_grad():
+        for name, parameter in names.items():
+            parameter.copy_(tensors["model"][name])
+            average[name].copy_(tensors["average"][name])
+    for key, value in tensors.get("optimizer", {}).items():
+        name, field = key.rsplit(":", 1)
+        optimizer.state[names[name]][field] = value.clone()
+    return int(state["step"])

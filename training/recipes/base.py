@@ -1,0 +1,30 @@
+"""What a recipe is: a config that builds a learner, and a folder that it fills."""
+
+import abc
+from pathlib import Path
+from typing import ClassVar, Final
+
+from torch import nn
+
+from pose.registry import Registry
+from training.config import TrainingConfig
+
+
+class Recipe(TrainingConfig, abc.ABC):
+    """A training run of the mini family, from nothing to a folder of weights."""
+
+    about: ClassVar[str]
+    """One line for `studio recipes`."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Folders of the mini family that must be trained before."""
+
+    @abc.abstractmethod
+    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+        """Makes the learner; `mini` is the folder with the parts trained before."""
+
+    @abc.abstractmethod
+    def export(self, learner: nn.Module, folder: Path) -> None:
+        """Writes the learner's weights into a folder of the mini family."""
+
+
+RECIPES: Final[Registry[type[Recipe]]] = Registry("recipe")

@@ -1,0 +1,114 @@
+"""mini-codec: an `AutoencoderKLWan` of 3 M parameters, trained on crops of the drawn world."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.codecs import mini_codec
+from training.data.world import Kind, clip_spec, draw_clips
+from training.recipes.base import RECIPES, Recipe
+from training.tasks import Task
+
+Crops = Float[Tensor, "batch 3 frames height width"]
+
+
+@RECIPES.register("mini-codec")
+class CodecRecipe(Recipe):
+    """Video in, latents 8x smaller in space and 4x in time, and back."""
+
+    about: ClassVar[str] = "the video codec: 128x128 pixels to 16x16x16 latents and back"
+
+    steps: int = Field(default=2400, ge=1)
+    """Optimizer steps in all."""
+    batch_size: int = Field(default=8, ge=1)
+    """Crops a step, over all processes."""
+    learning_rate: float = Field(default=1.2e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    crop: int = Field(default=64, ge=32, multiple_of=16)
+    """Side of a training crop. [px]"""
+    num_frames: int = Field(default=5, ge=1)
+    """Frames of a training crop, 4k + 1."""
+    kl_weight: float = Field(default=2e-5, ge=0)
+    """Weight of the mean Kullback-Leibler term, which keeps latents near N(0, 1)."""
+
+    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+        """Makes an untrained codec."""
+        torch.manual_seed(self.seed)
+        return CodecLearner(self)
+
+    def export(self, learner: nn.Module, folder: Path) -> None:
+        """Writes `vae/`, with the mean and deviation of its latents measured on training clips."""
+        assert isinstance(learner, CodecLearner)
+        mean, std = learner.latent_statistics()
+        learner.vae.register_to_config(latents_mean=mean, latents_std=std)
+        learner.vae.save_pretrained(folder / "vae")
+
+
+class CodecLearner(nn.Module):
+    """The codec with its data and loss."""
+
+    tasks = (Task(name="reconstruct"),)
+
+    def __init__(self, config: CodecRecipe) -> None:
+        super().__init__()
+        self.config = config
+        self.vae: AutoencoderKLWan = mini_codec()
+
+    def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Crops:
+        """Draws clips and cuts two crops out of each, in [-1, 1]."""
+        clips = (count + 1) // 2
+        # half of the stream has a moving background: that is what a codec loses first
+        specs = [
+            clip_spec("train", first // 2 + k, _kind(k), num_frames=self.config.num_frames) for k in range(clips)
+        ]
+        device = next(self.parameters()).device
+        video = draw_clips(specs, num_frames=self.config.num_frames, device=device).video
+        side = self.config.crop
+        corners = torch.randint(0, 128 - side + 1, (count, 2), generator=generator).tolist()
+        crops = [video[k // 2, :, :, y : y + side, x : x + side] for k, (y, x) in enumerate(corners)]
+        return rearrange(torch.stack(crops), "b f c h w -> b c f h w") * 2 - 1
+
+    def forward(self, batch: Crops, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        """L1 + MSE of the decoded sample, and the KL term."""
+        posterior = self.vae.encode(batch).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        difference = decoded - batch
+        l1, mse = difference.abs().mean(), difference.square().mean()
+        kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        return {"loss": l1 + 2 * mse + self.config.kl_weight * kl, "l1": l1, "mse": mse, "kl": kl}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """PSNR on held-out whole clips of 17 frames, in dB."""
+        device = next(self.parameters()).device
+        errors = []
+        for k in range(12):
+            clip = draw_clips([clip_spec("val", k, _kind(k))], device=device)
+            video = rearrange(clip.video, "b f c h w -> b c f h w")
+            decoded = self.vae.decode(self.vae.encode(video * 2 - 1).latent_dist.mean).sample / 2 + 0.5
+            errors.append(F.mse_loss(decoded.clamp(0, 1), video))
+        mse = torch.stack(errors)
+        return {"psnr_db": float((-10 * mse.log10()).mean()), "psnr_worst_db": float((-10 * mse.log10()).min())}
+
+    @torch.no_grad()
+    def latent_statistics(self, num_clips: int = 64) -> tuple[list[float], list[float]]:
+        """Mean and deviation of each latent channel over training clips."""
+        device = next(self.parameters()).device
+        latents = []
+        for k in range(num_clips):
+            clip = draw_clips([clip_spec("train", (1 << 30) + k, _kind(k))], device=device)
+            latents.append(self.vae.encode(rearrange(clip.video, "b f c h w -> b c f h w") * 2 - 1).latent_dist.mean)
+        all_latents = rearrange(torch.cat(latents).float(), "b c f h w -> c (b f h w)")
+        return all_latents.mean(1).tolist(), all_latents.std(1).tolist()
+
+
+def _kind(k: int) -> Kind:
+    return "animation" if k % 2 else "background"

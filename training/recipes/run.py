@@ -1,0 +1,133 @@
+"""Runs a recipe in a run folder: effective config, events, checkpoints, exported weights and a model card."""
+
+import json
+import shutil
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from training.checkpoint import CheckpointError, latest_checkpoint, write_text
+from training.events import Event, Finished
+from training.loop import load_average, train
+from training.recipes.base import RECIPES, Recipe
+
+_NOT_IN_FINGERPRINT = {"checkpoint_every", "keep_checkpoints", "evaluate_every"}
+
+
+def load_recipes() -> None:
+    """Imports every recipe, so that `RECIPES` is full. Not done on import: it takes torch and diffusers."""
+    for name in ("codec",):
+        import_module(f"training.recipes.{name}")
+
+
+def mini_folder() -> Path:
+    """Where the shipped mini weights are."""
+    return Path(str(files("models"))) / "weights" / "mini"
+
+
+def make_recipe(name: str, overrides: Mapping[str, Any]) -> Recipe:
+    """Builds a recipe's config from its defaults and overrides.
+
+    Raises:
+        ValueError: the recipe or a key is unknown, or a value is out of range.
+    """
+    load_recipes()
+    cls = RECIPES[name]
+    unknown = [key for key in overrides if key not in cls.model_fields]
+    if unknown:
+        import difflib
+
+        close = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"{name} has no setting {unknown[0]!r}: {hint}it has {', '.join(sorted(cls.model_fields))}")
+    try:
+        return cls(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{name}: {where} = {first['input']!r}: {first['msg']}") from error
+
+
+def run_recipe(
+    name: str,
+    run: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    mini: Path | None = None,
+    export_to: Path | None = None,
+    time_limit_s: float | None = None,
+    device: str | None = None,
+) -> Iterator[Event]:
+    """Trains a recipe, yielding events; a finished run leaves its weights in `run/mini/`.
+
+    Args:
+        mini: the folder with the parts trained before; the shipped one when None.
+        export_to: also copy the finished weights into this folder of the mini family.
+        time_limit_s: stop with a checkpoint after so many seconds; resume later.
+
+    Raises:
+        ValueError: bad settings, or the run folder holds another run.
+    """
+    began = time.monotonic()
+    recipe = make_recipe(name, overrides or {})
+    mini = mini or mini_folder()
+    for part in recipe.needs:
+        if not (mini / part).exists():
+            raise ValueError(f"{name} needs the trained {part}, which is not in {mini}; run its recipe first")
+    if not resume and latest_checkpoint(run) is not None:
+        raise CheckpointError(f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "stop").unlink(missing_ok=True)
+    _write_config(run, name, recipe)
+    learner = recipe.build(mini)
+    fingerprint = {"recipe": name, **recipe.model_dump(exclude=_NOT_IN_FINGERPRINT)}
+    with (run / "events.jsonl").open("a", encoding="utf-8") as log:
+        for event in train(
+            learner, recipe, run, resume=resume, fingerprint=fingerprint, device=device,
+            should_stop=_stopper(run, began, time_limit_s),
+        ):  # fmt: skip
+            if isinstance(event, Finished) and event.complete:
+                checkpoint = latest_checkpoint(run)
+                assert checkpoint is not None
+                load_average(learner, checkpoint)
+                learner.eval()
+                recipe.export(learner, run / "mini")
+                if export_to is not None:
+                    shutil.copytree(run / "mini", export_to, dirs_exist_ok=True)
+            log.write(json.dumps(event.as_dict()) + "\n")
+            log.flush()
+            yield event
+
+
+def read_run(run: Path) -> tuple[str, dict[str, Any]]:
+    """Reads the recipe's name and settings of a run folder, to resume it."""
+    path = run / "config.toml"
+    if not path.exists():
+        raise CheckpointError(f"{run} is not a run folder: it has no config.toml")
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    return str(values["recipe"]), dict(values["settings"])
+
+
+def _stopper(run: Path, began: float, time_limit_s: float | None) -> Callable[[], str | None]:
+    def should_stop() -> str | None:
+        if (run / "stop").exists():
+            return f"{run / 'stop'} was there"
+        if time_limit_s is not None and time.monotonic() - began > time_limit_s:
+            return f"the time limit of {time_limit_s:g} s was reached"
+        return None
+
+    return should_stop
+
+
+def _write_config(run: Path, name: str, recipe: Recipe) -> None:
+    lines = [f"recipe = {json.dumps(name)}", "", "[settings]"]
+    # JSON scalars and lists are TOML as they stand; None has no TOML form and is the default of what is left out
+    lines += [f"{key} = {json.dumps(value)}" for key, value in recipe.model_dump().items() if value is not None]
+    write_text(run / "config.toml", "\n".join(lines) + "\n")
