@@ -15,7 +15,7 @@ from torch import Tensor
 from pose.draw import draw_poses
 from pose.media import read_image
 from pose.sequence import PoseSequence
-from studio.driving import describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
+from studio.driving import Driving, describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
 from studio.errors import RequestError
 from studio.files import check_output, moved_in, sha256
 from studio.placement import Placement, choose_canvas
@@ -84,8 +84,15 @@ class Animation:
             "schema": "animatex-studio/animation",
             "version": SIDECAR_VERSION,
             "request": self.request.model_dump(mode="json"),
-            "output": {"file": output.name, "sha256": sha256(written), "frames": len(self.frames), "width": width,
-                       "height": height, "fps": self.fps, "audio": sound},  # fmt: skip
+            "output": {
+                "file": output.name,
+                "sha256": sha256(written),
+                "frames": len(self.frames),
+                "width": width,
+                "height": height,
+                "fps": self.fps,
+                "audio": sound,
+            },
             **self.facts,
             "notes": list(self.notes),
             "software": software_versions(),
@@ -127,7 +134,10 @@ def output_of(request: AnimateRequest | BackgroundRequest) -> Path:
 
 
 def run_animate(
-    request: AnimateRequest, *, pipeline: "AnimateXPipeline | None" = None, on_progress: OnProgress = unheard,
+    request: AnimateRequest,
+    *,
+    pipeline: "AnimateXPipeline | None" = None,
+    on_progress: OnProgress = unheard,
     on_note: OnNote = unheard,
 ) -> Animation:
     """Animates the reference with the driving motion. A `pipeline` that is open already is used as it is.
@@ -140,8 +150,9 @@ def run_animate(
     source = read_image(request.reference)
     pipe, weights = job.pipeline(pipeline)
     driving = read_driving(
-        request.driving, model_fps=pipe.config.fps, fps=request.fps, num_frames=request.num_frames,
-        detector=request.detector, person=request.person, keep_frames=pipe.uses_driving_frames, on_progress=on_progress,
+        request.driving, model_fps=float(pipe.config["fps"]), fps=request.fps, num_frames=request.num_frames,
+        detector=request.detector, person=request.person, driving_fps=request.driving_fps,
+        keep_frames=pipe.ipi is not None, on_progress=on_progress,
     )  # fmt: skip
     placement = job.place(source, pipe)
     skeleton = read_reference_pose(source, request.reference_pose, request.detector, job.note)
@@ -150,7 +161,7 @@ def run_animate(
     picture = placement.picture(source)
     frames = job.sample(
         pipe, picture, poses.fps, prompt=request.prompt, num_frames=len(poses),
-        poses=poses, reference_pose=reference_pose, driving_frames=driving.frames,
+        poses=poses, reference_pose=reference_pose, driving=driving,
     )  # fmt: skip
     inputs = {"reference": _described(request.reference)}
     if driving.kind != "motion":
@@ -162,7 +173,10 @@ def run_animate(
 
 
 def run_background(
-    request: BackgroundRequest, *, pipeline: "AnimateXPipeline | None" = None, on_progress: OnProgress = unheard,
+    request: BackgroundRequest,
+    *,
+    pipeline: "AnimateXPipeline | None" = None,
+    on_progress: OnProgress = unheard,
     on_note: OnNote = unheard,
 ) -> Animation:
     """Brings the picture alive after the text (TI2V): no pose, the image kept.
@@ -175,7 +189,7 @@ def run_background(
     source = read_image(request.image)
     pipe, weights = job.pipeline(pipeline)
     placement = job.place(source, pipe)
-    picture, fps = placement.picture(source), request.fps or pipe.config.fps
+    picture, fps = placement.picture(source), request.fps or float(pipe.config["fps"])
     frames = job.sample(pipe, picture, fps, prompt=request.prompt, num_frames=request.num_frames)
     facts = job.facts({"image": _described(request.image)}, weights)
     return Animation(frames=frames, fps=fps, request=request, picture=picture, poses=None, facts=facts,
@@ -205,17 +219,20 @@ class _Job:
 
     def place(self, source: Tensor, pipe: "AnimateXPipeline") -> Placement:
         size, request = (source.shape[1], source.shape[0]), self.request
-        canvas = choose_canvas(size, width=request.width, height=request.height, short_side=pipe.config.short_side)
+        short_side = min(pipe.config["height"], pipe.config["width"])
+        canvas = choose_canvas(size, width=request.width, height=request.height, short_side=short_side)
         return Placement.of(size, canvas, request.fit)
 
     def sample(
         self, pipe: "AnimateXPipeline", picture: Tensor, fps: float, *, prompt: str, num_frames: int,
         poses: PoseSequence | None = None, reference_pose: PoseSequence | None = None,
-        driving_frames: Tensor | None = None,
+        driving: Driving | None = None,
     ) -> UInt8[Tensor, "frames height width 3"]:  # fmt: skip
         """Runs the pipeline from the seed and tells each step."""
         request, begun = self.request, time.monotonic()
-        steps = request.num_inference_steps
+        steps = request.num_inference_steps or int(pipe.config["num_inference_steps"])
+        self._tell_what_is_cut(pipe, prompt, "--prompt")
+        self._tell_what_is_cut(pipe, request.negative_prompt, "--negative-prompt")
 
         def told(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             self.on_progress(Progress(stage="denoising", done=step + 1, total=steps))
@@ -224,13 +241,21 @@ class _Job:
         self.on_progress(Progress(stage="denoising", done=0, total=steps))
         output = pipe(
             reference=picture, poses=poses, prompt=prompt, negative_prompt=request.negative_prompt,
-            reference_pose=reference_pose, driving_frames=driving_frames, height=picture.shape[0],
-            width=picture.shape[1], num_frames=num_frames, num_inference_steps=steps,
+            reference_pose=reference_pose, driving_frames=None if driving is None else driving.frames,
+            driving_poses=None if driving is None else driving.poses, height=picture.shape[0], width=picture.shape[1],
+            num_frames=None if poses is not None else num_frames + (1 - num_frames) % 4, num_inference_steps=steps,
             guidance_scale=request.guidance_scale, generator=torch.Generator().manual_seed(request.seed),
             output_type="pt", callback_on_step_end=told,
         )  # fmt: skip
         self.seconds["generate"] = time.monotonic() - begun
-        return _bytes(output.frames)
+        return _bytes(output.frames[:, :num_frames])
+
+    def _tell_what_is_cut(self, pipe: "AnimateXPipeline", prompt: str, flag: str) -> None:
+        """Notes when the text encoder does not read all of a prompt."""
+        if hasattr(pipe.text_encoder, "num_tokens_cut"):
+            cut = pipe.text_encoder.num_tokens_cut([prompt])[0]
+            if cut:
+                self.note(f"{flag} is longer than this model reads; its last {cut} tokens are left out")
 
     def facts(self, inputs: dict[str, Any], weights: Path | None) -> dict[str, Any]:
         seconds = {name: round(value, 3) for name, value in self.seconds.items()}

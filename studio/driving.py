@@ -67,6 +67,7 @@ def read_driving(
     num_frames: int | None,
     detector: str,
     person: int | None,
+    driving_fps: float | None,
     keep_frames: bool,
     on_progress: OnProgress,
 ) -> Driving:
@@ -81,7 +82,7 @@ def read_driving(
         poses = make_motion(driving, num_frames=num_frames or _MOTION_FRAMES, fps=rate)
         return Driving(kind=kind, name=driving, poses=poses)
     if kind == "keypoints":
-        poses = read_keypoints(path, person=person)
+        poses = read_keypoints(path, person=person, fps=driving_fps)
         rate = fps or min(model_fps, poses.fps)
         return Driving(kind=kind, name=path.stem, poses=poses.at_rate(rate, num_frames))
     info = probe_video(path)
@@ -89,7 +90,9 @@ def read_driving(
     kept: list[Tensor] = []
     expected = max(1, round(info.duration_s * rate)) if info.duration_s else None
     total = min(filter(None, (expected, num_frames)), default=None)
-    frames = _watched(iter_video(path, fps=rate, max_frames=num_frames), total, kept if keep_frames else None, on_progress)
+    frames = _watched(
+        iter_video(path, fps=rate, max_frames=num_frames), total, kept if keep_frames else None, on_progress
+    )
     try:
         poses = extract_poses(frames, open_detector(detector), fps=rate, person=person)
     except (PoseNotFoundError, SeveralPeopleError) as error:

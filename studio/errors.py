@@ -1,9 +1,9 @@
 """What can go wrong at the doors, and the exit code that each kind of trouble has.
 
-    0    done
-    1    failed while running
-    2    the request was wrong: a flag, a config, a file
-    130  interrupted
+0    done
+1    failed while running
+2    the request was wrong: a flag, a config, a file
+130  interrupted
 """
 
 from collections.abc import Iterable

@@ -63,7 +63,7 @@ def _grab_cut(picture: UInt8[ndarray, "height width 3"]) -> Bool[ndarray, "heigh
 
 
 def _largest_part(mask: Bool[ndarray, "height width"]) -> Box | None:
-    """Boxes the largest connected part together with parts at least a fifth as large; None when it cannot be a figure."""
+    """Boxes the largest part and those at least a fifth as large; None when that cannot be a figure."""
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
     if count < 2:

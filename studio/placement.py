@@ -47,9 +47,7 @@ class Placement:
         # A pixel's centre is at +0.5, which is where `shift` counts from and where OpenCV does not.
         half = 0.5 * scale - 0.5
         matrix = torch.tensor([[scale, 0, shift[0] + half], [0, scale, shift[1] + half]], dtype=torch.float64).numpy()
-        placed = cv2.warpAffine(
-            source, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        placed = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return torch.from_numpy(placed)
 
     def pose(self, sequence: PoseSequence) -> PoseSequence:

@@ -30,7 +30,8 @@ class Request(BaseModel):
 
 
 Pixels = Annotated[int, Field(ge=32, le=4096, multiple_of=16), Unit("px")]
-Prompt = Annotated[str, Field(max_length=100_000)]
+MAX_PROMPT = 4000
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -51,12 +52,12 @@ class SamplingRequest(Request):
     """Width of the video; by default the model's short side in the picture's shape."""
     fit: Literal["cover", "contain"] = "cover"
     """How the picture meets another shape: cover crops it, contain adds borders. It is never stretched."""
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Denoising steps: more is slower and cleaner."""
-    guidance_scale: Annotated[float, Field(ge=0, le=50)] = 2.0
-    """How much the conditions count; 1 is off and twice as fast."""
-    scheduler: Literal["euler", "unipc"] = "euler"
-    """How the steps are taken."""
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Denoising steps: more is slower and cleaner. By default the model's."""
+    guidance_scale: Annotated[float, Field(ge=0, le=50)] | None = None
+    """How much text and pose count; 1 is off and twice as fast. By default the model's."""
+    scheduler: Literal["euler", "unipc"] | None = None
+    """How the steps are taken. By default the model's."""
     seed: Seed = 0
     """Same seed and device: same video."""
     device: Device = "auto"
@@ -88,8 +89,10 @@ class AnimateRequest(SamplingRequest):
     """Keypoints of the reference picture, instead of detecting them."""
     detector: Annotated[str, Field(min_length=1)] = "mini"
     """Who finds the keypoints: mini, dwpose, rtmw, rtmpose, or a MODEL.onnx."""
-    person: Annotated[int, Field(ge=0)] | None = None
-    """Which person of the driving clip, counted from 0 at the left, when there are several."""
+    person: Annotated[int, Field(ge=1)] | None = None
+    """Which person of the driving clip, 1 being the leftmost, when there are several."""
+    driving_fps: Annotated[float, Field(gt=0, le=240), Unit("frames/s")] | None = None
+    """Frame rate of keypoint files that do not write it; 30 if not given."""
     audio: bool = False
     """Keeps the sound of the driving video, in step."""
     output: Path | None = None
@@ -101,7 +104,7 @@ class BackgroundRequest(SamplingRequest):
 
     image: Path
     """The picture to bring alive."""
-    prompt: Annotated[str, Field(min_length=1, max_length=100_000)]
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
     """What happens in the video."""
     num_frames: Annotated[int, Field(ge=1, le=100_000), Unit("frames")] = 17
     """Length of the video."""
@@ -140,13 +143,16 @@ def _worded(kind: type[BaseModel], error: dict[str, Any], as_flags: bool) -> str
             return f"{name} {value}: must be {limits['expected']}{did_you_mean(str(value), _choices(limits))}"
         case "string_pattern_mismatch" if field == "device":
             return f"{name} {value}: must be auto, cpu, cuda or cuda:N"
+        case "string_too_long":
+            most = limits["max_length"]
+            return f"{name} has {len(str(value))} characters, more than any model reads; use at most {most}"
         case "string_too_short":
             return f"{name} is empty; give a value"
         case "int_parsing" | "int_type" | "int_from_float":
             return f"{name} {value}: must be a whole number"
         case "float_parsing" | "float_type":
             return f"{name} {value}: must be a number"
-    rule = error["msg"].replace("Input should be", "must be").replace("String should", "must").removeprefix("Value error, ")
+    rule = error["msg"].replace("Input should", "must").replace("String should", "must").removeprefix("Value error, ")
     return f"{name} {str(value)[:80]}: {rule}"
 
 

@@ -4,7 +4,16 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-PACKAGES: Final = ("torch", "diffusers", "transformers", "open-clip-torch", "onnxruntime", "av", "opencv-python", "numpy")
+PACKAGES: Final = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "open-clip-torch",
+    "onnxruntime",
+    "av",
+    "opencv-python",
+    "numpy",
+)
 """The packages whose version can change a video."""
 
 

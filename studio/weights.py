@@ -5,7 +5,7 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from studio.errors import RequestError
 from studio.progress import OnNote
@@ -83,9 +83,7 @@ def check_model(folder: Path) -> None:
         config = part / "config.json"
         if config.is_file():
             _check_weights(part, folder)
-        elif not any(part.iterdir()):
-            raise _missing(config, folder)
-        elif any(part.glob("*.safetensors*")):
+        elif not any(part.iterdir()) or any(part.glob("*.safetensors*")):
             raise _missing(config, folder)
 
 
@@ -141,7 +139,9 @@ def choose_device(name: str) -> "torch.device":
         return torch.device("cuda" if found else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= found:
-        raise RequestError(f"--device {name}: torch sees {found} GPUs here; use --device cpu or auto, or `studio doctor`")
+        raise RequestError(
+            f"--device {name}: torch sees {found} GPUs here; use --device cpu or auto, or `studio doctor`"
+        )
     return device
 
 
@@ -168,10 +168,13 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
         if type(error).__name__ == "OutOfMemoryError":
             raise
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise RequestError(f"--model {folder}: cannot be loaded ({reason}); copy, convert or download it again") from error
+        raise RequestError(
+            f"--model {folder}: cannot be loaded ({reason}); copy, convert or download it again"
+        ) from error
     for index, (file, scale) in enumerate(adapters):
         _add_adapter(pipeline, file, scale, f"adapter-{index}")
-    _set_scheduler(pipeline, request.scheduler)
+    if request.scheduler is not None:
+        _set_scheduler(pipeline, request.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     if request.offload and device.type == "cuda":
         pipeline.enable_model_cpu_offload(device=device)
@@ -206,18 +209,13 @@ def _add_adapter(pipeline: "AnimateXPipeline", file: Path, scale: float, name: s
     pipeline.set_adapters(name, scale)
 
 
-def _set_scheduler(pipeline: Any, name: str) -> None:
+def _set_scheduler(pipeline: "AnimateXPipeline", name: str) -> None:
     """Changes the sampler and keeps the shift that the model was made for."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+    from models.sampling import euler, unipc
 
     config = pipeline.scheduler.config
-    shift = config.get("flow_shift") or config.get("shift") or 1.0
-    if name == "unipc":
-        pipeline.scheduler = UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
-        )
-    elif not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
-        pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    shift = float(config.get("flow_shift") or config.get("shift") or 1.0)
+    pipeline.scheduler = unipc(shift) if name == "unipc" else euler(shift)
 
 
 def hash_weights(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What the command line shows: results on stdout, progress and errors on stderr."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import rich.progress
 
 _SECONDS_BETWEEN_LINES = 5.0
+"""Time between two plain lines; the app sets STUDIO_PROGRESS_EVERY_S to hear more often."""
 
 
 class Console:
@@ -23,6 +25,7 @@ class Console:
         self._task: rich.progress.TaskID | None = None
         self._stage = ""
         self._started = self._last_line = 0.0
+        self._every_s = float(os.environ.get("STUDIO_PROGRESS_EVERY_S", _SECONDS_BETWEEN_LINES))
 
     def say(self, text: str) -> None:
         """Prints a line of the result; with `--json` it goes to stderr."""
@@ -69,7 +72,8 @@ class Console:
         if self._bar is None:
             self._bar = bars.Progress(
                 bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
-                bars.TextColumn("{task.fields[rate]}"), bars.TimeRemainingColumn(), bars.TextColumn("{task.fields[memory]}"),
+                bars.TextColumn("{task.fields[rate]}"), bars.TimeRemainingColumn(),
+                bars.TextColumn("{task.fields[memory]}"),
                 console=rich.console.Console(stderr=True), transient=True,
             )  # fmt: skip
             self._bar.start()
@@ -81,7 +85,7 @@ class Console:
 
     def _print_line(self, progress: Progress) -> None:
         now, last = time.monotonic(), progress.done == progress.total
-        if not last and self._last_line and now - self._last_line < _SECONDS_BETWEEN_LINES:
+        if not last and self._last_line and now - self._last_line < self._every_s:
             return
         self._last_line = now
         total = f"/{progress.total}" if progress.total is not None else ""

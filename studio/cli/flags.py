@@ -10,7 +10,7 @@ import types
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -35,7 +35,8 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(program: str, kind: type[BaseModel]) -> argparse.ArgumentParser:
     """Builds the parser of one verb from the fields of its request."""
     parser = _Parser(prog=program, description=(kind.__doc__ or "").strip(), add_help=False, allow_abbrev=False)
-    for name, info in kind.model_fields.items():
+    own = kind.__annotations__  # what the verb itself says comes before what it shares with others, required first
+    for name, info in sorted(kind.model_fields.items(), key=lambda f: (not f[1].is_required(), f[0] not in own)):
         _add_flag(parser, name, info)
     parser.add_argument("--json", action="store_true", help="progress on stderr, one JSON object as the last line")
     parser.add_argument("--help", "-h", action="store_true", help="shows this")
@@ -81,12 +82,18 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, info: FieldInfo) -> No
 def _help(info: FieldInfo) -> str:
     """Writes help, unit and default on one line."""
     parts = [(info.description or "").replace("%", "%%")]
-    parts += [f"[{mark.name}]" for mark in info.metadata if isinstance(mark, Unit)]
+    parts += [f"[{mark.name}]" for mark in (*info.metadata, *_marks(info.annotation)) if isinstance(mark, Unit)]
     if info.is_required():
         parts.append("(required)")
     elif info.default not in (None, (), "", False):
         parts.append(f"(default: {info.default})")
     return " ".join(part for part in parts if part)
+
+
+def _marks(annotation: Any) -> list[Any]:
+    """Collects what Annotated[...] says inside of `Annotated[...] | None`."""
+    own = list(getattr(annotation, "__metadata__", ()))
+    return own + [mark for part in get_args(annotation) if get_origin(part) is Annotated for mark in _marks(part)]
 
 
 def _bare(annotation: Any) -> Any:

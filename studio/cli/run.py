@@ -15,10 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console(as_json="--json" in words)
     try:
-        return _run(words, console)
-    except HelpAskedError as help_asked:
-        print(str(help_asked).rstrip())
-        return DONE
+        try:
+            return _run(words, console)
+        except HelpAskedError as help_asked:
+            print(str(help_asked).rstrip(), flush=True)
+            return DONE
     except KeyboardInterrupt as interrupt:
         console.error(str(interrupt) or "interrupted; nothing was written")
         console.finish({"error": "interrupted", "exit_code": INTERRUPTED})

@@ -43,7 +43,9 @@ def run(request: ConvertRequest, console: Console) -> Result:
         for name, error in errors.items():
             console.say(f"{name:<{width}}  {error:.2e}{'' if error < _WORST_ERROR else '  too large'}")
         if max(errors.values()) >= _WORST_ERROR:
-            raise ArithmeticError(f"the converted model is off by more than {_WORST_ERROR:g}; do not use {report.output}")
+            raise ArithmeticError(
+                f"the converted model is off by more than {_WORST_ERROR:g}; do not use {report.output}"
+            )
     return {"output": str(report.output), "unused_keys": list(report.unused_keys),
             "missing_keys": list(report.missing_keys), "errors": errors}  # fmt: skip
 

@@ -27,8 +27,8 @@ class ExtractRequest(Request):
     """The keypoint file to write."""
     detector: Annotated[str, Field(min_length=1)] = "mini"
     """Who finds them: mini, dwpose, rtmw, rtmpose, or a MODEL.onnx."""
-    person: Annotated[int, Field(ge=0)] | None = None
-    """Which person, counted from 0 at the left, when there are several."""
+    person: Annotated[int, Field(ge=1)] | None = None
+    """Which person, 1 being the leftmost, when there are several."""
     fps: Annotated[float, Field(gt=0, le=240)] | None = None
     """Frame rate to read a video at; by default its own."""
     num_frames: Annotated[int, Field(ge=1)] | None = None
@@ -46,7 +46,7 @@ class AlignRequest(Request):
     """The keypoint file to write."""
     detector: Annotated[str, Field(min_length=1)] = "mini"
     """Who finds the keypoints of a picture."""
-    person: Annotated[int, Field(ge=0)] | None = None
+    person: Annotated[int, Field(ge=1)] | None = None
     """Which person of the driving file, when there are several."""
 
 
@@ -61,7 +61,7 @@ class DrawRequest(Request):
     """Height of the video; by default that of the keypoints' canvas."""
     width: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Width of the video; by default that of the keypoints' canvas."""
-    person: Annotated[int, Field(ge=0)] | None = None
+    person: Annotated[int, Field(ge=1)] | None = None
     """Which person, when there are several."""
 
 

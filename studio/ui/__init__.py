@@ -1,0 +1,1 @@
+"""The Streamlit pages. They only draw: decisions sit in functions without `st`."""

@@ -1,0 +1,16 @@
+"""The studio in the browser: navigation and what all pages share."""
+
+import streamlit as st
+
+from studio.ui.pages import animate
+
+
+def main() -> None:
+    """Draws the page that is chosen."""
+    st.set_page_config(page_title="animatex-studio", layout="wide")
+    page = st.navigation([st.Page(animate.draw, title="Animate", url_path="animate", default=True)])
+    page.run()
+
+
+if __name__ == "__main__":
+    main()
