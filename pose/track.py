@@ -28,6 +28,10 @@ class SeveralPeopleError(ValueError):
     """Several people were found and none was chosen; the message lists them."""
 
 
+class DetectorUnavailableError(ValueError):
+    """A detector's weights cannot be had; the message says which file belongs where."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Person:
     """One person in one frame."""
