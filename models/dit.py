@@ -294,6 +294,7 @@ class AnimateXTransformer3DModel(
         with init_empty_weights():
             model = cls(**config, motion_inject_start=motion_inject_start, motion_inject_end=motion_inject_end)
         model.load_state_dict(base.state_dict(), strict=True, assign=True)
+        model.rope = base.rope  # its buffers are in no state dict, and have moved with the base
         for ours, theirs in zip(model.parameters(), base.parameters(), strict=True):
             ours.requires_grad_(theirs.requires_grad)  # `assign` keeps the flag of the empty module
         return model.train(base.training)
