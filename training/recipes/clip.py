@@ -1,0 +1,94 @@
+"""mini-clip: an open_clip model of 6 M parameters that knows the words and pictures of the drawn world."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.clip import OpenCLIPConfig, build_open_clip, split_open_clip, tokenize
+from training.data.world import Split, clip_spec, draw_clips
+from training.recipes.base import RECIPES, Recipe
+from training.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Pictures with their captions."""
+
+    pixels: Float[Tensor, "batch 3 height width"]
+    """-1..1."""
+    ids: Int[Tensor, "batch tokens"]
+
+
+@RECIPES.register("mini-clip")
+class ClipRecipe(Recipe):
+    """Contrastive learning of single frames and captions (CLIP, arXiv 2103.00020)."""
+
+    about: ClassVar[str] = "the CLIP model: prompts and reference pictures to tokens"
+
+    steps: int = Field(default=1500, ge=1)
+    """Optimizer steps in all."""
+    batch_size: int = Field(default=64, ge=2)
+    """Pairs a step, over all processes."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """AdamW's decay, on matrices only."""
+
+    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+        """Makes an untrained CLIP model."""
+        torch.manual_seed(self.seed)
+        return ClipLearner()
+
+    def export(self, learner: nn.Module, folder: Path) -> None:
+        """Writes `text_encoder/` and `image_encoder/`."""
+        assert isinstance(learner, ClipLearner)
+        text, vision = split_open_clip(learner.model, learner.sizes)
+        # half precision on disk: the token table alone is half of the model
+        text.to(torch.float16).save_pretrained(folder / "text_encoder")
+        vision.to(torch.float16).save_pretrained(folder / "image_encoder")
+
+
+class ClipLearner(nn.Module):
+    """The two towers with their data and loss."""
+
+    tasks = (Task(name="contrast"),)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = OpenCLIPConfig()
+        self.model = build_open_clip(self.sizes)
+
+    def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Pairs:
+        """Draws one frame of each clip; every third shows a background in motion."""
+        return self._pairs("train", first, count)
+
+    def _pairs(self, split: Split, first: int, count: int) -> Pairs:
+        device = next(self.parameters()).device
+        specs = [clip_spec(split, first + k, "background" if k % 3 == 0 else "animation") for k in range(count)]
+        video = draw_clips(specs, num_frames=1, device=device).video
+        ids = tokenize([spec.caption for spec in specs], self.sizes.context_length).to(device)
+        return Pairs(pixels=video[:, 0] * 2 - 1, ids=ids)
+
+    def forward(self, batch: Pairs, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        """The symmetric cross-entropy over the batch."""
+        image, text, scale = self.model(batch.pixels, batch.ids)
+        logits = scale.float().clamp(max=100) * image.float() @ text.float().T
+        truth = torch.arange(len(logits), device=logits.device)
+        loss = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+        return {"loss": loss, "top1": (logits.argmax(1) == truth).float().mean()}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Held-out image-to-caption retrieval among 200 captions; chance is 0.005."""
+        pairs = self._pairs("val", 0, 200)
+        image, text, _ = self.model(pairs.pixels, pairs.ids)
+        order = (image @ text.T).argsort(dim=1, descending=True)
+        truth = torch.arange(len(order), device=order.device)[:, None]
+        found = order == truth
+        return {"retrieval_top1": float(found[:, :1].any(1).float().mean()), "retrieval_top5": float(found[:, :5].any(1).float().mean())}
