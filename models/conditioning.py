@@ -12,10 +12,11 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
-from transformers import BatchFeature, CLIPImageProcessor, CLIPVisionModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import BatchFeature, CLIPImageProcessor, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
+from models.dit import AnimateXTransformer3DModel
 from pose.draw import draw_poses
 from pose.explicit import ExplicitPoseIndicator
 from pose.sequence import PoseSequence
@@ -54,7 +55,7 @@ class Conditioning:
             ValueError: a part is unknown.
         """
         fields = self.__dataclass_fields__
-        changed: dict[str, Tensor | None] = {}
+        changed: dict[str, Any] = {}
         for part in parts:
             if part not in fields:
                 raise ValueError(f"a conditioning has the parts {', '.join(fields)}, got {part!r}")
@@ -77,14 +78,14 @@ class Conditioning:
 
 
 def predict_velocity(
-    transformer: nn.Module,
+    transformer: AnimateXTransformer3DModel,
     latents: Float[Tensor, "batch channels latent_frames rows columns"],
     timesteps: Float[Tensor, "batch"],
     conditioning: Conditioning,
     attention_kwargs: dict[str, Any] | None = None,
 ) -> Float[Tensor, "batch channels latent_frames rows columns"]:
     """Runs the transformer once, for training and sampling alike; timesteps are 0..1000 (1000 sigma)."""
-    dtype = transformer.dtype
+    dtype: torch.dtype = transformer.dtype
 
     def cast(part: Tensor | None) -> Tensor | None:
         return None if part is None else part.to(dtype)
@@ -125,7 +126,11 @@ def to_pixels(picture: Picture, size: tuple[int, int]) -> Float[Tensor, "3 heigh
 
 
 def encode_prompts(
-    encoder: nn.Module, tokenizer: PreTrainedTokenizerBase | None, prompts: Sequence[str], *, max_length: int = 512
+    encoder: OpenCLIPTextEncoder | UMT5EncoderModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    prompts: Sequence[str],
+    *,
+    max_length: int = 512,
 ) -> Float[Tensor, "batch text_tokens text_dim"]:
     """Embeds prompts with our OpenCLIP text tower, or with Wan's UMT5 and its tokenizer; padding is zeros.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
@@ -33,6 +34,7 @@ from models.conditioning import (
     to_pixels,
 )
 from models.dit import AnimateXTransformer3DModel
+from models.loading import check_folder, resolve_folder
 from models.sampling import guide, set_flow_timesteps
 from models.windows import ColourLock, Window, blend, default_overlap, plan_windows
 from pose.explicit import ExplicitPoseIndicator
@@ -40,7 +42,7 @@ from pose.implicit import ImplicitPoseIndicator, keypoint_features
 from pose.sequence import PoseSequence
 
 OutputType = Literal["np", "pt", "pil", "latent"]
-StepCallback = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor]]
+StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -59,9 +61,11 @@ class _Motion:
     explicit: Float[Tensor, "batch dim latent_frames rows columns"] | None
     implicit: tuple[Float[Tensor, "batch _ dim"], ...] | None
 
-    def of(self, index: int, window: Window) -> dict[str, Tensor | None]:
+    def of(self, condition: Conditioning, index: int, window: Window) -> Conditioning:
+        """Adds the part of one window to what all windows share."""
         explicit = None if self.explicit is None else rearrange(window.take(self.explicit), "b d f h w -> b (f h w) d")
-        return {"explicit": explicit, "implicit": None if self.implicit is None else self.implicit[index]}
+        implicit = None if self.implicit is None else self.implicit[index]
+        return replace(condition, explicit=explicit, implicit=implicit)
 
 
 class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
@@ -208,7 +212,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._check_callback(callback_on_step_end_tensor_inputs)
         self._guidance_scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
         self._interrupt = False
-        references = list(reference) if isinstance(reference, (list, tuple)) else [reference]
+        references: list[Any] = list(reference) if isinstance(reference, (list, tuple)) else [reference]
         batch = len(references)
         num_frames, num_padded = self._length(num_frames, poses)
         num_latents = num_latent_frames(num_padded, self.vae_scale_factor_temporal)
@@ -239,7 +243,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ),
             reference_pose=self._reference_pose(reference_pose if clips else None, (width, height), batch),
         )
-        latents = self._prepare_latents(latents, (batch, num_latents, height, width), generator, device)
+        sample = self._prepare_latents(latents, (batch, num_latents, height, width), generator, device)
         timesteps = set_flow_timesteps(
             self.scheduler, num_inference_steps or self.config["num_inference_steps"], device
         )
@@ -252,32 +256,32 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     continue
                 parts = []
                 for index, window in enumerate(windows):
-                    positive = replace(condition, text=prompt_embeds, **motion.of(index, window))
+                    positive = motion.of(replace(condition, text=prompt_embeds), index, window)
                     negative = None
-                    if self.do_classifier_free_guidance:
+                    if negative_prompt_embeds is not None and self.do_classifier_free_guidance:
                         negative = replace(positive, text=negative_prompt_embeds).drop("explicit")
                     parts.append(
-                        self._velocity(window.take(latents), timestep, positive, negative, index, attention_kwargs)
+                        self._velocity(window.take(sample), timestep, positive, negative, index, attention_kwargs)
                     )
                 velocity = blend(windows, parts, num_latents)
-                latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+                sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
                 if callback_on_step_end is not None:
-                    tensors = {
-                        "latents": latents,
+                    tensors: dict[str, Any] = {
+                        "latents": sample,
                         "prompt_embeds": prompt_embeds,
                         "negative_prompt_embeds": negative_prompt_embeds,
                     }
                     chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                     tensors |= callback_on_step_end(self, step, timestep, chosen) or {}
-                    latents, prompt_embeds = tensors["latents"], tensors["prompt_embeds"]
+                    sample, prompt_embeds = tensors["latents"], tensors["prompt_embeds"]
                     negative_prompt_embeds = tensors["negative_prompt_embeds"]
                 progress_bar.update()
         self._reset_caches()
 
-        frames: Any = latents
+        frames: Any = sample
         if output_type != "latent":
             lock = ColourLock(self._frames(windows[0])) if lock_colours and len(windows) > 1 else None
-            video = self._decode(latents, num_frames, lock)
+            video = self._decode(sample, num_frames, lock)
             frames = self.video_processor.postprocess_video(video, output_type=output_type)
         self.maybe_free_model_hooks()
         return AnimateXPipelineOutput(frames=frames) if return_dict else (frames,)
@@ -366,8 +370,9 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 "the implicit indicator needs an OpenCLIPVisionEncoder as ipi_image_encoder (or image_encoder), "
                 f"got {type(encoder).__name__}; add one, or leave driving_frames out"
             )
-        many = isinstance(driving_frames, (list, tuple)) and all(f.ndim == 4 for f in driving_frames)
-        videos = list(driving_frames) if many else [driving_frames]
+        videos = [driving_frames]
+        if isinstance(driving_frames, (list, tuple)) and driving_frames and driving_frames[0].ndim == 4:
+            videos = list(driving_frames)
         found = [driving_poses] if driving_poses is not None else clips
         features = torch.stack([_hold(encode_frames(encoder, v), num_frames, "driving_frames") for v in videos])
         keypoints = torch.stack([_hold(keypoint_features(p), num_frames, "driving_poses") for p in found])
@@ -473,6 +478,45 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def _reset_caches(self) -> None:
         if self.transformer.is_cache_enabled:
             self.transformer._reset_stateful_cache()
+
+
+def load_pipeline(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> AnimateXPipeline:
+    """Loads a pipeline ready to run: "mini" (packaged), a local folder, or a hub id.
+
+    `dtype` is float32 on the CPU and bfloat16 elsewhere if not given; the codec stays in float32 always.
+    `announce` is told before a download starts, see `models.loading.resolve_folder`.
+
+    Raises:
+        ValueError: the model cannot be found, or a file of its folder is missing or damaged; the message names it.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!s} was asked for, but torch finds no GPU here; use device='cpu'")
+    folder = resolve_folder(name_or_path, announce=announce)
+    check_folder(folder)
+    if dtype is None:
+        dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    try:
+        pipe: AnimateXPipeline = AnimateXPipeline.from_pretrained(
+            folder, dtype={"default": dtype, "vae": torch.float32}, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"model folder {folder} could not be loaded: {error}") from error
+    for name, component in pipe.components.items():
+        lacking = [key for key, p in getattr(component, "named_parameters", list)() if p.is_meta]
+        if lacking:
+            raise ValueError(
+                f"the weights of {name} in {folder} lack {len(lacking)} tensors, {lacking[0]} among them; "
+                "they are not of this config: copy or download the model again"
+            )
+        if isinstance(component, torch.nn.Module):
+            component.eval()
+    return pipe.to(device)
 
 
 def _hold(rows: Tensor, length: int, name: str) -> Tensor:

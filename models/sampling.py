@@ -1,6 +1,6 @@
 """Schedules and guidance for flow-matching samplers."""
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from jaxtyping import Float
 from torch import Tensor
 
-FlowScheduler = FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler
+FlowScheduler: TypeAlias = FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler
 """The samplers that the pipeline is tested with."""
 
 

@@ -81,8 +81,8 @@ def test_encoders_work_in_half_precision(encoders, tmp_path, dtype):
 
     encoders[0].save_pretrained(tmp_path / "text")
     encoders[1].save_pretrained(tmp_path / "vision")
-    text = OpenCLIPTextEncoder.from_pretrained(tmp_path / "text", torch_dtype=dtype)
-    vision = OpenCLIPVisionEncoder.from_pretrained(tmp_path / "vision", torch_dtype=dtype)
+    text = OpenCLIPTextEncoder.from_pretrained(tmp_path / "text", dtype=dtype)
+    vision = OpenCLIPVisionEncoder.from_pretrained(tmp_path / "vision", dtype=dtype)
     torch.testing.assert_close(text.encode(["rain"]).float(), encoders[0].encode(["rain"]), atol=0.1, rtol=0.1)
     pixels = torch.zeros(1, 3, 64, 64)
     torch.testing.assert_close(vision(pixels).pooled.float(), encoders[1](pixels).pooled, atol=0.1, rtol=0.1)

@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+
+@pytest.fixture
+def conditioning():
+    from models.conditioning import Conditioning
+
+    return Conditioning(
+        text=torch.ones(2, 3, 4),
+        reference=torch.ones(2, 5, 3, 2, 2),
+        image=torch.ones(2, 6, 4),
+        reference_pose=torch.full((2, 5, 1, 2, 2), 2.0),
+        explicit=torch.ones(2, 3, 8),
+        implicit=torch.ones(2, 3, 8),
+    )
+
+
+def test_dropped_parts_are_absent_and_the_others_untouched(conditioning):
+    dropped = conditioning.drop("explicit", "implicit", "image", "text")
+    assert dropped.explicit is None and dropped.implicit is None and dropped.image is None
+    assert not dropped.text.any()
+    assert dropped.reference is conditioning.reference
+    assert conditioning.explicit is not None
+
+
+def test_dropping_in_some_samples_zeroes_the_embedding_there_alone(conditioning):
+    dropped = conditioning.drop("explicit", "reference", where=torch.tensor([True, False]))
+    assert not dropped.explicit[0].any() and dropped.explicit[1].all()
+    assert not dropped.reference[0].any() and dropped.reference[1].all()
+
+
+def test_the_reference_pose_survives_a_dropped_reference(conditioning):
+    latents = torch.zeros(2, 7, 3, 2, 2)
+    joined = conditioning.drop("reference").model_input(latents)
+    assert joined.shape == (2, 12, 3, 2, 2)
+    assert (joined[:, 7:] == 2).all()
+
+
+def test_an_unknown_part_is_refused(conditioning):
+    with pytest.raises(ValueError, match="a conditioning has the parts text, reference"):
+        conditioning.drop("pose")
+
+
+def test_pictures_become_pixels_from_minus_one_to_one():
+    from models.conditioning import to_pixels
+
+    picture = torch.tensor([[[0, 255, 51]]], dtype=torch.uint8).expand(4, 6, 3)
+    pixels = to_pixels(picture, (6, 4))
+    assert pixels.shape == (3, 4, 6)
+    torch.testing.assert_close(pixels[:, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
+    assert to_pixels(picture, (16, 8)).shape == (3, 8, 16)
+
+
+def test_poses_become_pixels_from_zero_to_one():
+    from models.conditioning import pose_pixels
+    from pose.motions import make_motion
+
+    pixels = pose_pixels(make_motion("wave", num_frames=3, frame_size=(64, 64)), (32, 48))
+    assert pixels.shape == (1, 3, 3, 48, 32)
+    assert pixels.min() == 0 and 0.5 < pixels.max() <= 1
+
+
+def test_driving_frames_of_an_iterator_are_embedded_a_few_at_a_time():
+    from models.conditioning import encode_frames
+    from models.presets import tiny_pipeline
+
+    encoder = tiny_pipeline().image_encoder
+    frames = torch.randint(0, 256, (7, 20, 30, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        once = encode_frames(encoder, frames)
+        bit_by_bit = encode_frames(encoder, iter(frames), batch=3)
+    assert once.shape == (7, 16)
+    torch.testing.assert_close(once, bit_by_bit)
+
+
+def test_wans_text_and_image_encoders_work_as_components():
+    """UMT5 with padding silenced, and CLIP's hidden states before the last block."""
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+
+    from models.conditioning import encode_image, encode_prompts
+
+    torch.manual_seed(0)
+    text_encoder = UMT5EncoderModel(
+        UMT5Config(vocab_size=64, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    ).eval()
+    image_encoder = CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+        )
+    ).eval()
+    with torch.no_grad():
+        tokens = encode_prompts(text_encoder, _word_tokenizer(), ["a b c", "a"], max_length=6)
+        image = encode_image(
+            image_encoder,
+            CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+            torch.zeros(2, 3, 48, 48),
+        )
+    assert tokens.shape == (2, 6, 8)
+    assert (tokens.abs().sum(-1) > 0).sum(-1).tolist() == [3, 1]
+    assert image.shape == (2, 5, 8)
+    with pytest.raises(ValueError, match="UMT5EncoderModel needs a tokenizer"):
+        encode_prompts(text_encoder, None, ["a"])
+    with pytest.raises(ValueError, match="CLIPVisionModel needs an image_processor"):
+        encode_image(image_encoder, None, torch.zeros(1, 3, 32, 32))
+
+
+def _word_tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "a": 1, "b": 2, "c": 3, "<unk>": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
