@@ -1,29 +1,123 @@
-"""Opens a saved pipeline quietly: what a program shows while it loads is its own business."""
+"""Finds the folder of a pipeline and checks that it is whole, before minutes are spent on loading it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import re
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from typing import Any, Final
 
-import torch
-from diffusers.utils import logging
+from safetensors import SafetensorError, safe_open
 
-from models.pipeline import AnimateXPipeline
-
-
-def load_pipeline(folder: Path, *, dtype: torch.dtype) -> AnimateXPipeline:
-    """Loads a pipeline from a folder in diffusers layout, without progress bars now and when it is called."""
-    with _without_bars():
-        pipeline = AnimateXPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+_PIPELINE: Final = "AnimateXPipeline"
+_HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_REMEDY: Final = "copy, convert or download it again"
 
 
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] | None = None) -> Path:
+    """Finds the folder of a model: "mini" (packaged), a local folder, or a hub id (from the cache or downloaded).
+
+    `announce` is told what is downloaded, how large it is and from where, before it is.
+
+    Raises:
+        ValueError: there is no such model, or the hub cannot be asked.
+    """
+    name = str(name_or_path)
+    if name == "mini":
+        return Path(str(resources.files("models"))) / "weights" / "mini"
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ValueError(f"model {name} is a file; name the folder that holds model_index.json")
+    if not isinstance(name_or_path, str) or not _HUB_ID.match(name):
+        raise ValueError(f"there is no model {name!r}; give 'mini', a folder in diffusers layout, or a hub id")
+    return _from_hub(name, announce)
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a folder in diffusers layout has every file that its model_index.json asks for, undamaged.
+
+    Raises:
+        ValueError: names the missing or damaged file.
+    """
+    index = _read_json(folder, "model_index.json")
+    if index.get("_class_name") != _PIPELINE:
+        raise ValueError(f"model folder {folder} is of a {index.get('_class_name')}, not of an {_PIPELINE}")
+    for name, kind in index.items():
+        if name.startswith("_") or not (isinstance(kind, list) and len(kind) == 2 and kind[0]):
+            continue
+        _check_component(folder, name, str(kind[1]))
+
+
+def _check_component(folder: Path, name: str, kind: str) -> None:
+    if "Scheduler" in kind:
+        _read_json(folder, f"{name}/scheduler_config.json")
+    elif "Tokenizer" in kind:
+        _read_json(folder, f"{name}/tokenizer_config.json")
+    elif "Processor" in kind:
+        if not any((folder / name).glob("*processor_config.json")):
+            raise _lacks(folder, f"{name}/preprocessor_config.json")
+    else:
+        config = _read_json(folder, f"{name}/config.json")
+        for file in _weight_files(folder, name, "model" if "architectures" in config else "diffusion_pytorch_model"):
+            _check_weights(folder, file)
+
+
+def _weight_files(folder: Path, name: str, stem: str) -> list[str]:
+    """Lists the weight files of a component: one, or the shards of its index."""
+    shards = f"{name}/{stem}.safetensors.index.json"
+    if (folder / shards).is_file():
+        return sorted({f"{name}/{file}" for file in _read_json(folder, shards)["weight_map"].values()})
+    return [f"{name}/{stem}.safetensors"]
+
+
+def _check_weights(folder: Path, file: str) -> None:
+    if not (folder / file).is_file():
+        raise _lacks(folder, file)
     try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        with safe_open(folder / file, framework="pt"):  # reads the header and compares it with the file's length
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / file} is damaged ({error}); {_REMEDY}") from None
+
+
+def _read_json(folder: Path, file: str) -> dict[str, Any]:
+    path = folder / file
+    if not path.is_file():
+        raise _lacks(folder, file)
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {_REMEDY}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not valid: a JSON object was expected; {_REMEDY}")
+    return content
+
+
+def _lacks(folder: Path, file: str) -> ValueError:
+    return ValueError(f"model folder {folder} lacks {file}; {_REMEDY}")
+
+
+def _from_hub(name: str, announce: Callable[[str], None] | None) -> Path:
+    """Takes a model from the hub cache, or downloads it after saying so."""
+    from huggingface_hub import constants, model_info, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        if constants.HF_HUB_OFFLINE:
+            raise ValueError(
+                f"model {name!r} is neither a folder nor in the hub cache, and HF_HUB_OFFLINE forbids a download; "
+                "unset it, or give a folder"
+            ) from None
+    try:
+        files = model_info(name, files_metadata=True).siblings or []
+        if announce is not None:
+            gigabytes = sum(file.size or 0 for file in files) / 1e9
+            announce(f"downloading {name} from {constants.ENDPOINT}: {len(files)} files, {gigabytes:.1f} GB")
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"model {name!r} is no folder here and cannot be had from the hub ({reason})") from None
