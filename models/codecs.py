@@ -35,7 +35,7 @@ def encode_latents(
         ValueError: the number of frames is not 4k + 1.
     """
     num_latent_frames(video.shape[2], vae.config["scale_factor_temporal"])
-    latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    latents = vae.encode(video.to(vae.dtype)).latent_dist.mode().float()
     mean, std = _statistics(vae, latents)
     return (latents - mean) / std
 

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 _PIPELINE: Final = "AnimateXPipeline"
 _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _REMEDY: Final = "copy, convert or download it again"
+_WANTED: Final = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""What is taken from the hub: never pickles."""
 
 
 def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] | None = None) -> Path:
@@ -105,7 +107,7 @@ def _from_hub(name: str, announce: Callable[[str], None] | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=_WANTED, local_files_only=True))
     except LocalEntryNotFoundError:
         if constants.HF_HUB_OFFLINE:
             raise ValueError(
@@ -113,11 +115,12 @@ def _from_hub(name: str, announce: Callable[[str], None] | None) -> Path:
                 "unset it, or give a folder"
             ) from None
     try:
-        files = model_info(name, files_metadata=True).siblings or []
         if announce is not None:
+            every = model_info(name, files_metadata=True).siblings or []
+            files = [file for file in every if file.rfilename.endswith(tuple(pattern[1:] for pattern in _WANTED))]
             gigabytes = sum(file.size or 0 for file in files) / 1e9
             announce(f"downloading {name} from {constants.ENDPOINT}: {len(files)} files, {gigabytes:.1f} GB")
-        return Path(snapshot_download(name))
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"model {name!r} is no folder here and cannot be had from the hub ({reason})") from None

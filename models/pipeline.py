@@ -14,31 +14,28 @@ from diffusers.loaders import WanLoraLoaderMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
-from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
-from models.codecs import decode_pieces, num_latent_frames, reference_latents
-from models.conditioning import (
-    Conditioning,
-    Picture,
-    encode_frames,
-    encode_image,
-    encode_pose_clip,
-    encode_prompts,
-    pose_pixels,
-    predict_velocity,
-    to_pixels,
-)
+from models.codecs import decode_pieces, reference_latents
+from models.conditioning import Conditioning, Picture, encode_image, encode_prompts, predict_velocity, to_pixels
 from models.dit import AnimateXTransformer3DModel
+from models.indicators import (
+    MotionIndicators,
+    Poses,
+    encode_explicit,
+    encode_implicit,
+    encode_reference_pose,
+    per_reference,
+)
 from models.loading import check_folder, resolve_folder
 from models.sampling import guide, set_flow_timesteps
-from models.windows import ColourLock, Window, blend, default_overlap, plan_windows
+from models.windows import ClipPlan, ColourLock, blend, plan_clip
 from pose.explicit import ExplicitPoseIndicator
-from pose.implicit import ImplicitPoseIndicator, keypoint_features
+from pose.implicit import ImplicitPoseIndicator
 from pose.sequence import PoseSequence
 
 OutputType = Literal["np", "pt", "pil", "latent"]
@@ -52,20 +49,6 @@ class AnimateXPipelineOutput(BaseOutput):
     frames: Tensor | np.ndarray | list[list[Image.Image]]
     """Video per reference: pt (batch, frames, 3, height, width) and np (batch, frames, height, width, 3) in [0, 1],
     PIL pictures, or latents (batch, channels, latent_frames, rows, columns)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Motion:
-    """The indicators of a whole clip, from which each window takes its part."""
-
-    explicit: Float[Tensor, "batch dim latent_frames rows columns"] | None
-    implicit: tuple[Float[Tensor, "batch _ dim"], ...] | None
-
-    def of(self, condition: Conditioning, index: int, window: Window) -> Conditioning:
-        """Adds the part of one window to what all windows share."""
-        explicit = None if self.explicit is None else rearrange(window.take(self.explicit), "b d f h w -> b (f h w) d")
-        implicit = None if self.implicit is None else self.implicit[index]
-        return replace(condition, explicit=explicit, implicit=implicit)
 
 
 class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
@@ -156,10 +139,10 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     def __call__(
         self,
         reference: Picture | Sequence[Picture],
-        poses: PoseSequence | Sequence[PoseSequence] | None = None,
+        poses: Poses | None = None,
         prompt: str | Sequence[str] = "",
         negative_prompt: str | Sequence[str] = "",
-        reference_pose: PoseSequence | Sequence[PoseSequence] | None = None,
+        reference_pose: Poses | None = None,
         driving_frames: Iterable[Tensor] | None = None,
         driving_poses: PoseSequence | None = None,
         height: int | None = None,
@@ -207,16 +190,23 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             ValueError: something in the request does not fit; the message names it and the fix.
         """
         device = self._execution_device
-        height, width = height or self.config["height"], width or self.config["width"]
+        height = self.config["height"] if height is None else height
+        width = self.config["width"] if width is None else width
         self._check_size(height, width)
         self._check_callback(callback_on_step_end_tensor_inputs)
         self._guidance_scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
         self._interrupt = False
         references: list[Any] = list(reference) if isinstance(reference, (list, tuple)) else [reference]
         batch = len(references)
-        num_frames, num_padded = self._length(num_frames, poses)
-        num_latents = num_latent_frames(num_padded, self.vae_scale_factor_temporal)
-        windows = self._plan(num_latents, window_overlap)
+        clips = [] if poses is None else per_reference("poses", poses, batch)
+        plan = plan_clip(
+            num_frames,
+            [len(clip) for clip in clips],
+            model_frames=self.config["num_frames"],
+            overlap_frames=window_overlap,
+            factor=self.vae_scale_factor_temporal,
+        )
+        sample = self._prepare_latents(latents, (batch, plan.num_latents, height, width), generator, device)
 
         prompt_embeds, negative_prompt_embeds = self.encode_prompt(
             prompt,
@@ -227,26 +217,11 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             max_sequence_length=max_sequence_length,
         )
         pixels = torch.stack([to_pixels(picture, (width, height)) for picture in references]).to(device)
-        image = None
-        if self.image_encoder is not None and self.transformer.config["image_dim"] is not None:
-            image = encode_image(self.image_encoder, self.image_processor, pixels)
-        clips = self._clips(poses, batch, num_padded)
-        motion = _Motion(
-            implicit=self._implicit(clips, driving_frames, driving_poses, windows, num_padded, batch),
-            explicit=self._explicit(clips, (width, height), batch),
-        )
-        condition = Conditioning(
-            text=prompt_embeds,
-            image=image,
-            reference=reference_latents(
-                self.vae, pixels, num_frames=self._frames(windows[0]), mode=self.config["reference_latents"]
-            ),
-            reference_pose=self._reference_pose(reference_pose if clips else None, (width, height), batch),
-        )
-        sample = self._prepare_latents(latents, (batch, num_latents, height, width), generator, device)
-        timesteps = set_flow_timesteps(
-            self.scheduler, num_inference_steps or self.config["num_inference_steps"], device
-        )
+        condition = self._encode_reference(pixels, prompt_embeds, reference_pose if clips else None, plan)
+        found = clips if driving_poses is None else [driving_poses]
+        motion = self._encode_motion(clips, found, driving_frames, plan, batch, (width, height))
+        steps = self.config["num_inference_steps"] if num_inference_steps is None else num_inference_steps
+        timesteps = set_flow_timesteps(self.scheduler, steps, device)
         self._num_timesteps = len(timesteps)
         self._reset_caches()
 
@@ -255,7 +230,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 if self.interrupt:
                     continue
                 parts = []
-                for index, window in enumerate(windows):
+                for index, window in enumerate(plan.windows):
                     positive = motion.of(replace(condition, text=prompt_embeds), index, window)
                     negative = None
                     if negative_prompt_embeds is not None and self.do_classifier_free_guidance:
@@ -263,7 +238,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                     parts.append(
                         self._velocity(window.take(sample), timestep, positive, negative, index, attention_kwargs)
                     )
-                velocity = blend(windows, parts, num_latents)
+                velocity = blend(plan.windows, parts, plan.num_latents)
                 sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     tensors: dict[str, Any] = {
@@ -280,8 +255,8 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         frames: Any = sample
         if output_type != "latent":
-            lock = ColourLock(self._frames(windows[0])) if lock_colours and len(windows) > 1 else None
-            video = self._decode(sample, num_frames, lock)
+            lock = ColourLock(plan.frames_per_window) if lock_colours and len(plan.windows) > 1 else None
+            video = self._decode(sample, plan.num_frames, lock)
             frames = self.video_processor.postprocess_video(video, output_type=output_type)
         self.maybe_free_model_hooks()
         return AnimateXPipelineOutput(frames=frames) if return_dict else (frames,)
@@ -315,6 +290,41 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             negative_prompt_embeds = embed("negative_prompt", negative_prompt)
         return prompt_embeds, negative_prompt_embeds
 
+    def _encode_reference(
+        self, pixels: Tensor, prompt_embeds: Tensor, pose: Poses | None, plan: ClipPlan
+    ) -> Conditioning:
+        """Encodes what all windows share: the picture for attention and for the channels, its skeleton, the text."""
+        batch, _, height, width = pixels.shape
+        image = reference_pose = None
+        if self.image_encoder is not None and self.transformer.config["image_dim"] is not None:
+            image = encode_image(self.image_encoder, self.image_processor, pixels)
+        if pose is not None:
+            each = per_reference("reference_pose", pose, batch)
+            reference_pose = encode_reference_pose(self.epi, each, size=(width, height), device=pixels.device)
+            reference_pose = reference_pose.expand(batch, -1, -1, -1, -1)
+        mode = self.config["reference_latents"]
+        reference = reference_latents(self.vae, pixels, num_frames=plan.frames_per_window, mode=mode)
+        return Conditioning(text=prompt_embeds, image=image, reference=reference, reference_pose=reference_pose)
+
+    def _encode_motion(
+        self,
+        clips: Sequence[PoseSequence],
+        found: Sequence[PoseSequence],
+        driving_frames: Iterable[Tensor] | None,
+        plan: ClipPlan,
+        batch: int,
+        size: tuple[int, int],
+    ) -> MotionIndicators:
+        """Encodes both indicators once, before the first step; without poses there are none."""
+        if not clips:
+            return MotionIndicators()
+        implicit = None
+        if self.ipi is not None and driving_frames is not None:
+            encoder = self.ipi_image_encoder if self.ipi_image_encoder is not None else self.image_encoder
+            implicit = encode_implicit(self.ipi, encoder, driving_frames, found, plan, batch)
+        explicit = encode_explicit(self.epi, clips, plan, size=size, device=self._execution_device)
+        return MotionIndicators(explicit=explicit.expand(batch, -1, -1, -1, -1), implicit=implicit)
+
     def _velocity(
         self,
         latents: Tensor,
@@ -333,56 +343,6 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         with self._cache_context(f"uncond-{window}"):
             other = predict_velocity(self.transformer, latents, times, negative, attention_kwargs).float()
         return guide(velocity, other, self._guidance_scale)
-
-    def _explicit(self, clips: list[PoseSequence] | None, size: tuple[int, int], batch: int) -> Tensor | None:
-        if clips is None:
-            return None
-        device = self._execution_device
-        maps = [encode_pose_clip(self.epi, clip, size=size, device=device) for clip in clips]
-        return torch.cat(maps).expand(batch, -1, -1, -1, -1)
-
-    def _reference_pose(
-        self, pose: PoseSequence | Sequence[PoseSequence] | None, size: tuple[int, int], batch: int
-    ) -> Tensor | None:
-        if pose is None:
-            return None
-        each = [pose] if isinstance(pose, PoseSequence) else list(pose)
-        if len(each) not in (1, batch):
-            raise ValueError(f"reference_pose must be one pose or {batch}, one for each reference; got {len(each)}")
-        pictures = torch.cat([pose_pixels(one.frame(0), size)[:, :, 0] for one in each])
-        feature = self.epi.encode_reference_pose(pictures.to(self._execution_device))
-        return feature.float().expand(batch, -1, -1, -1, -1)
-
-    def _implicit(
-        self,
-        clips: list[PoseSequence] | None,
-        driving_frames: Iterable[Tensor] | None,
-        driving_poses: PoseSequence | None,
-        windows: Sequence[Window],
-        num_frames: int,
-        batch: int,
-    ) -> tuple[Tensor, ...] | None:
-        if self.ipi is None or clips is None or driving_frames is None:
-            return None
-        encoder = self.ipi_image_encoder or self.image_encoder
-        if not isinstance(encoder, OpenCLIPVisionEncoder):
-            raise ValueError(
-                "the implicit indicator needs an OpenCLIPVisionEncoder as ipi_image_encoder (or image_encoder), "
-                f"got {type(encoder).__name__}; add one, or leave driving_frames out"
-            )
-        videos = [driving_frames]
-        if isinstance(driving_frames, (list, tuple)) and driving_frames and driving_frames[0].ndim == 4:
-            videos = list(driving_frames)
-        found = [driving_poses] if driving_poses is not None else clips
-        features = torch.stack([_hold(encode_frames(encoder, v), num_frames, "driving_frames") for v in videos])
-        keypoints = torch.stack([_hold(keypoint_features(p), num_frames, "driving_poses") for p in found])
-        features = features.expand(batch, -1, -1)
-        keypoints = keypoints.expand(batch, -1, -1).to(features)
-        starts = [self.vae_scale_factor_temporal * window.start for window in windows]
-        return tuple(
-            self.ipi(features[:, a : a + self._frames(w)], keypoints[:, a : a + self._frames(w)])
-            for a, w in zip(starts, windows, strict=True)
-        )
 
     def _decode(self, latents: Tensor, num_frames: int, lock: ColourLock | None) -> Tensor:
         video: Tensor | None = None
@@ -413,50 +373,6 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or {batch}, one for each reference; got {len(generator)}")
         return randn_tensor(full, generator=generator, device=device, dtype=torch.float32)
-
-    def _clips(
-        self, poses: PoseSequence | Sequence[PoseSequence] | None, batch: int, num_frames: int
-    ) -> list[PoseSequence] | None:
-        if poses is None:
-            return None
-        clips = [poses] if isinstance(poses, PoseSequence) else list(poses)
-        if len(clips) not in (1, batch):
-            raise ValueError(f"poses must be one clip or {batch}, one for each reference; got {len(clips)}")
-        index = torch.arange(num_frames)
-        return [clip[index.clamp(max=len(clip) - 1)] for clip in clips]
-
-    def _length(self, num_frames: int | None, poses: PoseSequence | Sequence[PoseSequence] | None) -> tuple[int, int]:
-        """Gives the number of frames to return and, rounded up to 4k + 1, the number to make."""
-        lengths = [len(p) for p in ([poses] if isinstance(poses, PoseSequence) else poses or [])]
-        if len(set(lengths)) > 1:
-            raise ValueError(f"all clips of poses must be equally long, got {lengths} frames; cut them first")
-        if num_frames is None:
-            num_frames = lengths[0] if lengths else self.config["num_frames"]
-            factor = self.vae_scale_factor_temporal
-            return num_frames, num_frames + (1 - num_frames) % factor
-        num_latent_frames(num_frames, self.vae_scale_factor_temporal)
-        if lengths and lengths[0] < num_frames:
-            raise ValueError(
-                f"num_frames is {num_frames} but there are only {lengths[0]} poses; leave num_frames out, "
-                "or hold the last pose with poses.at_rate(poses.fps, num_frames)"
-            )
-        return num_frames, num_frames
-
-    def _plan(self, num_latents: int, window_overlap: int | None) -> tuple[Window, ...]:
-        factor = self.vae_scale_factor_temporal
-        window = num_latent_frames(self.config["num_frames"], factor)
-        overlap = default_overlap(window)
-        if window_overlap is not None:
-            if (window_overlap - 1) % factor:
-                raise ValueError(
-                    f"window_overlap must be {factor}k + 1 frames, got {window_overlap}; "
-                    f"try {factor * (overlap - 1) + 1}"
-                )
-            overlap = (window_overlap - 1) // factor + 1
-        return plan_windows(num_latents, window, overlap)
-
-    def _frames(self, window: Window) -> int:
-        return self.vae_scale_factor_temporal * (window.stop - window.start - 1) + 1
 
     def _check_size(self, height: int, width: int) -> None:
         _, rows, columns = self.transformer.config["patch_size"]
@@ -517,13 +433,6 @@ def load_pipeline(
         if isinstance(component, torch.nn.Module):
             component.eval()
     return pipe.to(device)
-
-
-def _hold(rows: Tensor, length: int, name: str) -> Tensor:
-    """Cuts to `length` rows, or holds the last one through the few frames that round a clip up to 4k + 1."""
-    if rows.shape[0] + 3 < length:
-        raise ValueError(f"{name} has {rows.shape[0]} frames but the clip has {length}; give one for each pose")
-    return rows[torch.arange(length).clamp(max=rows.shape[0] - 1)]
 
 
 # `DiffusionPipeline.from_pretrained(folder)` looks the class up by name in diffusers itself, as nothing else can be

@@ -8,6 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from models.codecs import num_latent_frames
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -57,6 +59,71 @@ def plan_windows(num_latents: int, window: int, overlap: int) -> tuple[Window, .
             weights[-shared:] *= 1 - torch.arange(shared) / shared
         windows.append(Window(start=start, stop=start + window, weights=weights))
     return tuple(windows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """How many frames a request returns, how many are made for that, and in which windows."""
+
+    num_frames: int
+    num_made: int
+    num_latents: int
+    windows: tuple[Window, ...]
+    factor: int
+
+    def frames_of(self, window: Window) -> slice:
+        """Gives the video frames that the model takes a window for: latent frame 0 stands for one frame."""
+        return slice(self.factor * window.start, self.factor * (window.stop - 1) + 1)
+
+    @property
+    def frames_per_window(self) -> int:
+        """Video frames that the model sees at once."""
+        return self.factor * (self.windows[0].stop - 1) + 1
+
+
+def plan_clip(
+    num_frames: int | None,
+    lengths: Sequence[int],
+    *,
+    model_frames: int,
+    overlap_frames: int | None = None,
+    factor: int = 4,
+) -> ClipPlan:
+    """Plans a clip: `num_frames`, or as many frames as there are poses, or as many as the model was trained on.
+
+    Args:
+        lengths: Number of poses of each driving clip; none for TI2V.
+        model_frames: Frames that the model was trained on.
+        overlap_frames: Frames that neighbouring windows share.
+        factor: Frames a latent frame.
+
+    Raises:
+        ValueError: lengths differ, are too short, or a number of frames is not 4k + 1.
+    """
+    if len(set(lengths)) > 1:
+        raise ValueError(f"all clips of poses must be equally long, got {list(lengths)} frames; cut them first")
+    if num_frames is None:
+        num_frames = lengths[0] if lengths else model_frames
+        num_made = num_frames + (1 - num_frames) % factor
+    else:
+        num_latent_frames(num_frames, factor)
+        num_made = num_frames
+    if lengths and lengths[0] < num_frames:
+        raise ValueError(
+            f"num_frames is {num_frames} but there are only {lengths[0]} poses; leave num_frames out, "
+            "or hold the last pose with poses.at_rate(poses.fps, num_frames)"
+        )
+    window = num_latent_frames(model_frames, factor)
+    overlap = default_overlap(window)
+    if overlap_frames is not None:
+        if (overlap_frames - 1) % factor:
+            raise ValueError(
+                f"window_overlap must be {factor}k + 1 frames, got {overlap_frames}; try {factor * (overlap - 1) + 1}"
+            )
+        overlap = (overlap_frames - 1) // factor + 1
+    num_latents = num_latent_frames(num_made, factor)
+    windows = plan_windows(num_latents, window, overlap)
+    return ClipPlan(num_frames=num_frames, num_made=num_made, num_latents=num_latents, windows=windows, factor=factor)
 
 
 def blend(

@@ -302,7 +302,7 @@ def test_another_size_than_the_trained_one_works(animate, motion):
         ({"num_frames": 13}, "num_frames is 13 but there are only 9 poses"),
         ({"height": 40}, "height must be a multiple of 16 px, got 40; try 32 or 48"),
         ({"width": 8}, "width must be a multiple of 16 px, got 8; try 16 or 32"),
-        ({"num_inference_steps": -1}, "num_inference_steps must be at least 1"),
+        ({"num_inference_steps": 0}, "num_inference_steps must be at least 1"),
         ({"latents": torch.zeros(1, 16, 2, 4, 4)}, r"latents must have shape \(1, 16, 3, 4, 4\)"),
         ({"prompt": ["a", "b"]}, "prompt must be one text or 1"),
         ({"generator": [generator(), generator()]}, "generator must be one or 1"),
@@ -462,6 +462,25 @@ def test_the_offload_sequence_names_every_component_with_weights(tiny):
     modules = {name for name, component in tiny.components.items() if isinstance(component, torch.nn.Module)}
     assert modules <= set(order)
     assert set(order) - modules == {"ipi_image_encoder"}
+
+
+def test_offloading_hooks_every_component_that_is_used_and_changes_nothing(folder, animate, monkeypatch):
+    """The hooks, with the CPU as the execution device: no component is used behind the back of its hook."""
+    from models.pipeline import load_pipeline
+
+    pipe = load_pipeline(folder)
+    pipe.set_progress_bar_config(disable=True)
+    plain = animate(pipe, output_type="pt")
+    pipe.enable_model_cpu_offload(device="cpu")
+    used = set()
+    for name, component in pipe.components.items():
+        if isinstance(component, torch.nn.Module):
+            before = component._hf_hook.pre_forward
+            monkeypatch.setattr(
+                component._hf_hook, "pre_forward", lambda *a, n=name, f=before, **k: used.add(n) or f(*a, **k)
+            )
+    torch.testing.assert_close(animate(pipe, output_type="pt"), plain, atol=1e-5, rtol=1e-5)
+    assert used == {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
 @pytest.mark.gpu
