@@ -239,7 +239,7 @@ class _Job:
             return tensors
 
         self.on_progress(Progress(stage="denoising", done=0, total=steps))
-        output = pipe(
+        output: Any = pipe(
             reference=picture, poses=poses, prompt=prompt, negative_prompt=request.negative_prompt,
             reference_pose=reference_pose, driving_frames=None if driving is None else driving.frames,
             driving_poses=None if driving is None else driving.poses, height=picture.shape[0], width=picture.shape[1],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from studio.versions import PACKAGES, our_version, package_version
-from studio.weights import check_model, mini_detector, mini_folder
+from studio.weights import mini_detector, mini_folder
 
 _NEEDED_DISK_GB: Final = 2.0
 _OLDEST_TORCH: Final = (2, 11)
@@ -129,9 +129,11 @@ def _onnxruntime() -> list[Check]:
 
 
 def _mini_weights() -> list[Check]:
+    from models.loading import check_folder
+
     folder = mini_folder()
     try:
-        check_model(folder)
+        check_folder(folder)
     except ValueError as error:
         return [Check(name="mini weights", ok=False, found=str(error), fix=f"git checkout -- {folder}")]
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pose.align import NotAlignableError, align_poses, fit_to_box
-from pose.detect import PoseNotFoundError, SeveralPeopleError, extract_poses
+from pose.detect import DetectorUnavailableError, PoseNotFoundError, SeveralPeopleError, extract_poses
 from pose.media import iter_video, probe_video
 from pose.motions import MOTIONS, make_motion
 from pose.readers import read_keypoints
@@ -94,9 +94,9 @@ def read_driving(
         iter_video(path, fps=rate, max_frames=num_frames), total, kept if keep_frames else None, on_progress
     )
     try:
-        poses = extract_poses(frames, open_detector(detector), fps=rate, person=person)
-    except (PoseNotFoundError, SeveralPeopleError) as error:
-        raise RequestError(f"--driving {driving}: {error}") from None
+        poses = extract_poses(frames, open_detector(detector), fps=rate, person=person, source=f"--driving {driving}")
+    except SeveralPeopleError as error:
+        raise RequestError(str(error)) from None
     if num_frames is not None:  # a clip that is too short holds its last pose
         poses = poses.at_rate(rate, num_frames)
         kept += kept[-1:] * (num_frames - len(kept))
@@ -140,12 +140,12 @@ def read_reference_pose(
             raise RequestError(f"--reference-pose {keypoints}: none of its joints is visible in frame 0")
         return found
     try:
-        return extract_poses([picture], open_detector(detector), fps=1.0)
+        return extract_poses([picture], open_detector(detector), fps=1.0, source="the reference picture")
     except PoseNotFoundError:
         return None
     except SeveralPeopleError as error:
-        raise RequestError(f"--reference: {error}; crop the picture to one, or give --reference-pose K.json") from None
-    except FileNotFoundError as error:
+        raise RequestError(f"{error}; crop the picture to one, or give --reference-pose K.json") from None
+    except DetectorUnavailableError as error:
         if detector != "mini":
             raise
         note(f"the reference's skeleton is not detected: {error}")

@@ -130,7 +130,8 @@ def _worded(kind: type[BaseModel], error: dict[str, Any], as_flags: bool) -> str
     """Words one of pydantic's findings."""
     field = str(error["loc"][0]) if error["loc"] else ""
     name = _shown(field, kind) if as_flags else field
-    limits, value = error.get("ctx", {}), error.get("input")
+    limits: dict[str, Any] = error.get("ctx", {})
+    value: Any = error.get("input")
     match error["type"]:
         case "missing":
             return f"{name} is required: {kind.model_fields[field].description or 'give a value'}"

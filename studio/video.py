@@ -41,9 +41,10 @@ def write_video(
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if metadata:
             container.metadata["comment"] = json.dumps(metadata, default=str)
-        video = container.add_stream(_encoder(), rate=rate, options={"crf": "17", "preset": "medium"})
+        # PyAV's types know a stream's kind only for literal codec names
+        video: Any = container.add_stream(_encoder(), rate=rate, options={"crf": "17", "preset": "medium"})
         video.height, video.width, video.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
-        context: Any = video.codec_context
+        context = video.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = 1  # "tv": 16..235, what players expect of yuv420p
         context.time_base = 1 / rate

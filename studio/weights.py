@@ -1,8 +1,5 @@
 """Finds the weights that a request names and opens the pipeline with them."""
 
-import json
-import os
-import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +14,6 @@ if TYPE_CHECKING:
     from pose.detect import PoseDetector
     from studio.requests import SamplingRequest
 
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _HASHED_BYTES = 2 << 30
 
 
@@ -36,94 +32,6 @@ def open_detector(name: str) -> "PoseDetector":
     from pose.detect import load_detector
 
     return load_detector(name, weights=mini_detector() if name == "mini" else None)
-
-
-def find_model(model: str, note: OnNote) -> Path:
-    """Finds the folder of a model: ours, a folder, or a hub id (downloaded after saying what, how large, from where).
-
-    Raises:
-        RequestError: there is no such model, or a file of it is missing.
-    """
-    if model == "mini":
-        folder = mini_folder()
-    elif Path(model).is_dir():
-        folder = Path(model)
-    elif Path(model).exists():
-        raise RequestError(f"--model {model}: is a file; give the folder that holds model_index.json")
-    elif _HUB_ID.match(model) and not model.startswith((".", "/")):
-        folder = _from_hub(model, note)
-    else:
-        raise RequestError(f"--model {model}: no such folder; give mini, a folder in diffusers layout or a hub id")
-    check_model(folder)
-    return folder
-
-
-def check_model(folder: Path) -> None:
-    """Checks that a folder in diffusers layout is whole, before minutes are spent on loading it.
-
-    Raises:
-        RequestError: names the missing file.
-    """
-    index_file = folder / "model_index.json"
-    if not index_file.is_file():
-        raise RequestError(
-            f"--model {folder}: model_index.json is missing, so this is not a model in diffusers layout; "
-            "`studio convert` makes one from released weights"
-        )
-    try:
-        index = json.loads(index_file.read_text())
-    except ValueError as error:
-        raise RequestError(f"--model {index_file}: is not JSON ({error}); copy the folder again") from None
-    for name, kind in index.items():
-        if name.startswith("_") or not (isinstance(kind, list) and len(kind) == 2 and kind[0]):
-            continue
-        part = folder / name
-        if not part.is_dir():
-            raise _missing(part, folder)
-        config = part / "config.json"
-        if config.is_file():
-            _check_weights(part, folder)
-        elif not any(part.iterdir()) or any(part.glob("*.safetensors*")):
-            raise _missing(config, folder)
-
-
-def _check_weights(part: Path, folder: Path) -> None:
-    """Checks that a component has its weights, all shards of them."""
-    for index in part.glob("*.safetensors.index.json"):
-        for shard in set(json.loads(index.read_text())["weight_map"].values()):
-            if not (part / shard).is_file():
-                raise _missing(part / shard, folder)
-        return
-    if not any(part.glob("*.safetensors")):
-        usual = "model" if "transformers" in (part / "config.json").read_text() else "diffusion_pytorch_model"
-        raise _missing(part / f"{usual}.safetensors", folder)
-
-
-def _missing(file: Path, folder: Path) -> RequestError:
-    return RequestError(f"--model {folder}: {file.relative_to(folder)} is missing; copy, convert or download it again")
-
-
-def _from_hub(model: str, note: OnNote) -> Path:
-    """Takes a model from the hub cache, or downloads it and says so."""
-    from huggingface_hub import model_info, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        raise RequestError(
-            f"--model {model}: not in the hub cache and HF_HUB_OFFLINE is set; unset it to download, or give a folder"
-        )
-    try:
-        info = model_info(model, files_metadata=True)
-        gigabytes = sum(file.size or 0 for file in info.siblings or []) / 1e9
-        note(f"downloading {model} from huggingface.co: {len(info.siblings or [])} files, {gigabytes:.1f} GB")
-        return Path(snapshot_download(model))
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"--model {model}: no such folder here and no download from the hub ({reason})") from None
 
 
 def choose_device(name: str) -> "torch.device":
@@ -156,30 +64,33 @@ def choose_dtype(name: str, device: "torch.device") -> "torch.dtype":
 
 
 def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPipeline", Path]:
-    """Opens the pipeline that a request names, on its device, with its adapters and scheduler."""
-    folder = find_model(request.model, note)
+    """Opens the pipeline that a request names, on its device, with its adapters and scheduler.
+
+    Raises:
+        RequestError: the model, the device or an adapter cannot be used.
+    """
     adapters = [_split_scale(text) for text in request.adapter]
     device = choose_device(request.device)
-    from models.pipeline import AnimateXPipeline
+    offload = request.offload and device.type == "cuda"
+    from models.loading import resolve_folder
+    from models.pipeline import load_pipeline
+    from models.quiet import quiet_loading
 
     try:
-        pipeline = AnimateXPipeline.from_pretrained(folder, torch_dtype=choose_dtype(request.dtype, device))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # a damaged file shows up as any of these
-        if type(error).__name__ == "OutOfMemoryError":
-            raise
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise RequestError(
-            f"--model {folder}: cannot be loaded ({reason}); copy, convert or download it again"
-        ) from error
+        folder = resolve_folder(request.model, announce=note)
+        with quiet_loading():
+            pipeline = load_pipeline(
+                folder, device="cpu" if offload else device, dtype=choose_dtype(request.dtype, device)
+            )
+    except ValueError as error:
+        raise RequestError(f"--model {request.model}: {error}") from error
     for index, (file, scale) in enumerate(adapters):
         _add_adapter(pipeline, file, scale, f"adapter-{index}")
     if request.scheduler is not None:
         _set_scheduler(pipeline, request.scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    if request.offload and device.type == "cuda":
+    if offload:
         pipeline.enable_model_cpu_offload(device=device)
-    else:
-        pipeline.to(device)
     return pipeline, folder
 
 

@@ -70,9 +70,10 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, info: FieldInfo) -> No
         return
     flag = "--" + name.replace("_", "-")
     if kind is bool:
-        action: Any = argparse.BooleanOptionalAction if info.default is True else "store_const"
-        constant = {} if info.default is True else {"const": True}
-        parser.add_argument(flag, dest=name, action=action, default=None, help=help_text, **constant)
+        if info.default is True:
+            parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+        else:
+            parser.add_argument(flag, dest=name, action="store_const", const=True, default=None, help=help_text)
     elif get_origin(kind) is tuple:
         parser.add_argument(flag, dest=name, action="append", metavar=_metavar(get_args(kind)[0]), help=help_text)
     else:
