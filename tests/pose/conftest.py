@@ -38,7 +38,8 @@ def make_pose():
             each = count // len(roots)
             root = xy[:, roots].repeat_interleave(each, 1)
             away = torch.arange(count)[:, None] % each % 5
-            return torch.cat([root + scale * away, torch.ones(num_frames, count, 1)], -1)
+            found = confidence[:, roots].repeat_interleave(each, 1)[..., None]
+            return torch.cat([torch.where(found > 0, root + scale * away, -1.0), found], -1)
 
         return PoseSequence(
             xy=xy,

@@ -155,7 +155,10 @@ def test_alignment_is_finite_or_refused(seed, share, spread):
         return PoseSequence(xy=xy, confidence=found.float(), frame_size=(64, 96), fps=12.0)
 
     driving, reference = random_pose(4), random_pose(1)
-    for make in (lambda: align_poses(driving, reference), lambda: fit_to_box(driving, (0.0, 0.0, 64.0, 96.0), (64, 96))):
+    for make in (
+        lambda: align_poses(driving, reference),
+        lambda: fit_to_box(driving, (0.0, 0.0, 64.0, 96.0), (64, 96)),
+    ):
         try:
             result = make()
         except NotAlignableError:

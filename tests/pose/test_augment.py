@@ -22,7 +22,8 @@ def only():
 
     def make(**chosen):
         off = dict.fromkeys(
-            ("realign_probability", "rescale_probability", "canvas_probability", "drop_probability", "add_probability"), 0.0
+            ("realign_probability", "rescale_probability", "canvas_probability", "drop_probability", "add_probability"),
+            0.0,
         )
         return EPIConfig(**{"probability": 1.0, **off, **chosen})
 
@@ -60,7 +61,8 @@ def test_the_record_is_json_and_names_every_choice(make_pose, generator):
     written = json.loads(record.model_dump_json())
     assert written["applied"] and written["anchor"] == 0 and 0 <= written["strength"] <= 0.8
     assert set(written) == {
-        "applied", "anchor", "realigned", "strength", "bone_ratios", "factors", "scale", "aspect", "shift", "dropped", "added"
+        "applied", "anchor", "realigned", "strength", "bone_ratios", "factors",
+        "scale", "aspect", "shift", "dropped", "added",
     }  # fmt: skip
 
 
@@ -260,7 +262,9 @@ def test_poor_poses_come_through(make_pose, generator, case):
     from pose.augment import EPIConfig, augment_poses
 
     missing = {"same": (), "nobody": range(18), "neck_missing": (1,), "one_joint": range(1, 18)}[case]
-    bent, _ = augment_poses(make_pose(missing=missing), [make_pose(1)], EPIConfig(probability=1, add_probability=0), generator)
+    bent, _ = augment_poses(
+        make_pose(missing=missing), [make_pose(1)], EPIConfig(probability=1, add_probability=0), generator
+    )
     assert not bent.visible[:, list(missing)].any()
 
 

@@ -314,7 +314,13 @@ def test_what_is_no_video_is_refused(tmp_path, save):
     text.write_text("hello " * 500)
     playlist = tmp_path / "list.m3u8"
     playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
-    for path in (text, playlist, save(Image.new("RGB", (32, 32))), save(Image.new("RGB", (32, 32)), "photo.jpg"), tmp_path):
+    for path in (
+        text,
+        playlist,
+        save(Image.new("RGB", (32, 32))),
+        save(Image.new("RGB", (32, 32)), "photo.jpg"),
+        tmp_path,
+    ):
         for read in (probe_video, lambda path: next(iter_video(path))):
             with pytest.raises(MediaError):
                 read(path)
