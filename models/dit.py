@@ -1,7 +1,7 @@
 """`AnimateXTransformer3DModel`: Wan's video transformer that also takes explicit pose and implicit motion tokens."""
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -285,7 +285,7 @@ class AnimateXTransformer3DModel(
     @classmethod
     def from_wan(
         cls, base: WanTransformer3DModel, *, motion_inject_start: int = 2, motion_inject_end: int | None = None
-    ) -> Self:
+    ) -> "AnimateXTransformer3DModel":
         """Makes the animator of a Wan transformer. The weights are shared, not copied: drop `base` afterwards.
 
         `from_pretrained` on a Wan folder works too, and is the way from disk.

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -346,6 +350,8 @@ def test_bf16_training_on_the_cpu_agrees_with_inference(transformer):
 
 
 def test_repeated_blocks_compile_without_a_graph_break(transformer):
+    if hasattr(type(transformer.blocks[0]).forward, "__wrapped__"):
+        pytest.skip("shape checks are on, and those cannot be compiled")
     inputs = make_inputs()
     plain = run(transformer, inputs)
     transformer.compile_repeated_blocks(fullgraph=True, backend="eager")
@@ -393,3 +399,23 @@ def test_a_wrong_condition_is_refused_by_name(transformer):
         run(transformer, inputs | dict(hidden_states=torch.zeros(2, 36, 33, 4, 4)))
     with pytest.raises(ValueError, match="no image attention"):
         run(make_transformer(image_dim=None, added_kv_proj_dim=None), inputs)
+
+
+@pytest.mark.slow
+def test_tokens_and_motion_are_sharded_alike_over_two_processes(tmp_path):
+    worker = Path(__file__).with_name("sharded_worker.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(worker), str(rank), str(tmp_path / "rendezvous")],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [rank.communicate(timeout=200)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
