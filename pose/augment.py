@@ -5,7 +5,7 @@ and no code, so the ranges here are ours, borrowed from open relatives; they are
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class EPIConfig(BaseModel):
     """For each limb that the clip never shows: how often it is made from the other body."""
 
     @model_validator(mode="after")
-    def _check_ranges(self) -> Self:
+    def _check_ranges(self) -> "EPIConfig":
         for name in ("ratio_range", "rescale_range", "rescale_gap", "canvas_scale", "canvas_aspect"):
             low, high = getattr(self, name)
             if low > high:

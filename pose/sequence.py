@@ -1,7 +1,6 @@
 """`PoseSequence`: what a pose detector found in a clip, in pixels, with nothing guessed."""
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -64,11 +63,11 @@ class PoseSequence:
         """Length in seconds."""
         return len(self) / self.fps
 
-    def frame(self, index: int) -> Self:
+    def frame(self, index: int) -> "PoseSequence":
         """Takes one frame as a sequence of its own."""
         return self[index : index + 1 or None]
 
-    def __getitem__(self, frames: slice | Tensor) -> Self:
+    def __getitem__(self, frames: slice | Tensor) -> "PoseSequence":
         """Takes some of the frames; fps stays as it is."""
 
         def take(points: Tensor | None) -> Tensor | None:
@@ -83,7 +82,7 @@ class PoseSequence:
             feet=take(self.feet),
         )
 
-    def at_rate(self, fps: float, num_frames: int | None = None) -> Self:
+    def at_rate(self, fps: float, num_frames: int | None = None) -> "PoseSequence":
         """Resamples to another rate by nearest frame in time, so that the motion keeps its speed.
 
         `num_frames` cuts the result, or holds the last pose when the clip is too short.

@@ -139,8 +139,8 @@ def test_lambda_is_the_share_of_clips_that_are_changed(make_pose, generator):
     from pose.augment import EPIConfig, augment_poses
 
     driving, pool = make_pose(1), [make_pose(1)]
-    records = [augment_poses(driving, pool, EPIConfig(probability=0.8), generator)[1] for _ in range(300)]
-    assert 0.72 < sum(r.applied for r in records) / 300 < 0.88
+    records = [augment_poses(driving, pool, EPIConfig(probability=0.8), generator)[1] for _ in range(120)]
+    assert 0.68 < sum(r.applied for r in records) / 120 < 0.92
 
 
 def test_an_unchanged_clip_is_the_same_object(make_pose, generator):
@@ -155,7 +155,7 @@ def test_the_canvas_move_keeps_four_fifths_of_the_points_on_it(make_pose, only, 
     from pose.augment import augment_poses
 
     driving = make_pose(9)
-    for _ in range(100):
+    for _ in range(40):
         bent, _ = augment_poses(driving, [], only(canvas_probability=1.0, canvas_shift=1.0), generator)
         inside = ((bent.xy >= 0) & (bent.xy < torch.tensor([100.0, 120.0]))).all(-1)
         assert inside[bent.visible].float().mean() >= 0.8

@@ -169,13 +169,13 @@ def test_a_steady_video_comes_back_frame_by_frame(make_video):
 def test_half_the_rate_takes_every_second_frame(make_video):
     from pose.media import read_video
 
-    assert numbers(read_video(make_video(), fps=6)) == [0, 2, 4, 6, 8, 10]
+    assert numbers(read_video(make_video(), fps=6.0)) == [0, 2, 4, 6, 8, 10]
 
 
 def test_twice_the_rate_keeps_the_speed(make_video):
     from pose.media import read_video
 
-    frames = numbers(read_video(make_video(num_frames=4), fps=24))
+    frames = numbers(read_video(make_video(num_frames=4), fps=24.0))
     assert len(frames) == 8 and frames == sorted(frames) and set(frames) == {0, 1, 2, 3}
 
 
@@ -192,7 +192,7 @@ def test_a_variable_frame_rate_keeps_its_time(make_video):
     from pose.media import read_video
 
     times = [0, 0.1, 0.2, 0.3, 0.8, 0.9]
-    frames = numbers(read_video(make_video("vfr.mkv", num_frames=6, rate=10, times=times), fps=10))
+    frames = numbers(read_video(make_video("vfr.mkv", num_frames=6, rate=10, times=times), fps=10.0))
     assert frames[:4] == [0, 1, 2, 3]
     assert frames[5:10] == [3, 4, 4, 4, 5] or frames[4:10] == [3, 3, 4, 4, 4, 5]
     assert len(frames) in (10, 11)
@@ -254,7 +254,7 @@ def test_max_frames_stops_early(make_video):
     from pose.media import read_video
 
     assert numbers(read_video(make_video(), max_frames=5)) == [0, 1, 2, 3, 4]
-    assert len(read_video(make_video(), fps=24, max_frames=3)) == 3
+    assert len(read_video(make_video(), fps=24.0, max_frames=3)) == 3
 
 
 def test_frames_are_decoded_only_as_they_are_taken(make_video):
@@ -340,7 +340,7 @@ def test_only_sound_is_refused(tmp_path):
         probe_video(path)
 
 
-@pytest.mark.parametrize("options", [{"fps": 0}, {"fps": -1.0}, {"fps": float("nan")}, {"max_frames": 0}])
+@pytest.mark.parametrize("options", [{"fps": 0.0}, {"fps": -1.0}, {"fps": float("nan")}, {"max_frames": 0}])
 def test_impossible_wishes_are_refused_at_once(make_video, options):
     from pose.media import iter_video
 
