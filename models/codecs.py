@@ -112,9 +112,11 @@ def mini_codec(base_dim: int = 16, decoder_base_dim: int = 24) -> AutoencoderKLW
         base_dim=base_dim,
         decoder_base_dim=decoder_base_dim,
         z_dim=16,
-        dim_mult=[1, 2, 4],
+        dim_mult=[1, 2, 2],
         num_res_blocks=1,
         temperal_downsample=[True, True],
+        # shortcuts around every stage, as in Wan2.2's codec: without them a short training on a CPU gets nowhere
+        is_residual=True,
         patch_size=2,
         in_channels=12,
         out_channels=12,

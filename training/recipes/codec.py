@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock, unpatchify
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
@@ -25,16 +26,20 @@ class CodecRecipe(Recipe):
 
     about: ClassVar[str] = "the video codec: 128x128 pixels to 16x16x16 latents and back"
 
-    steps: int = Field(default=2400, ge=1)
+    steps: int = Field(default=1400, ge=1)
     """Optimizer steps in all."""
     batch_size: int = Field(default=8, ge=1)
     """Crops a step, over all processes."""
-    learning_rate: float = Field(default=1.2e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Peak learning rate of AdamW."""
     crop: int = Field(default=64, ge=32, multiple_of=16)
     """Side of a training crop. [px]"""
     num_frames: int = Field(default=5, ge=1)
     """Frames of a training crop, 4k + 1."""
+    image_share: float = Field(default=0.65, ge=0, le=1)
+    """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
+    image_factor: int = Field(default=4, ge=1)
+    """How many times more crops a step of that part has, for about the same time."""
     kl_weight: float = Field(default=2e-5, ge=0)
     """Weight of the mean Kullback-Leibler term, which keeps latents near N(0, 1)."""
 
@@ -60,26 +65,28 @@ class CodecLearner(nn.Module):
         super().__init__()
         self.config = config
         self.vae: AutoencoderKLWan = mini_codec()
+        start_as_images(self.vae)
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Crops:
-        """Draws clips and cuts two crops out of each, in [-1, 1]."""
-        clips = (count + 1) // 2
+        """Draws clips and cuts four crops out of each, in [-1, 1]."""
+        images = first < self.config.image_share * self.config.steps * self.config.batch_size
+        num_frames = 1 if images else self.config.num_frames
+        count = count * self.config.image_factor if images else count
+        first = first * self.config.image_factor
         # half of the stream has a moving background: that is what a codec loses first
-        specs = [
-            clip_spec("train", first // 2 + k, _kind(k), num_frames=self.config.num_frames) for k in range(clips)
-        ]
+        specs = [clip_spec("train", first // 4 + k, _kind(k), num_frames=num_frames) for k in range((count + 3) // 4)]
         device = next(self.parameters()).device
-        video = draw_clips(specs, num_frames=self.config.num_frames, device=device).video
+        video = draw_clips(specs, num_frames=num_frames, device=device).video
         side = self.config.crop
         corners = torch.randint(0, 128 - side + 1, (count, 2), generator=generator).tolist()
-        crops = [video[k // 2, :, :, y : y + side, x : x + side] for k, (y, x) in enumerate(corners)]
+        crops = [video[k // 4, :, :, y : y + side, x : x + side] for k, (y, x) in enumerate(corners)]
         return rearrange(torch.stack(crops), "b f c h w -> b c f h w") * 2 - 1
 
     def forward(self, batch: Crops, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """L1 + MSE of the decoded sample, and the KL term."""
         posterior = self.vae.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        decoded = _decode(self.vae, posterior.mean + posterior.std * noise)
         difference = decoded - batch
         l1, mse = difference.abs().mean(), difference.square().mean()
         kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
@@ -108,6 +115,52 @@ class CodecLearner(nn.Module):
             latents.append(self.vae.encode(rearrange(clip.video, "b f c h w -> b c f h w") * 2 - 1).latent_dist.mean)
         all_latents = rearrange(torch.cat(latents).float(), "b c f h w -> c (b f h w)")
         return all_latents.mean(1).tolist(), all_latents.std(1).tolist()
+
+
+def start_as_images(vae: AutoencoderKLWan) -> None:
+    """Starts the causal convolutions as if each frame stood alone, and the posterior nearly certain.
+
+    A filter's taps on past frames are zero, so that what single frames teach holds for video from the first step; in
+    the middle of the time strides the frames that become one are averaged. The released Wan codec also went from
+    images to video (arXiv 2503.20314, sec. 4.1).
+    """
+    with torch.no_grad():
+        for name, module in vae.named_modules():
+            if isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3:
+                if name.endswith("time_conv"):
+                    _start_time_conv(module)
+                else:
+                    module.weight[:, :, :-1] = 0
+            if isinstance(module, WanResidualBlock):
+                module.conv2.weight.zero_()  # each block starts as its shortcut: the whole codec is nearly linear
+        z_dim = vae.config["z_dim"]
+        vae.quant_conv.weight[z_dim:] = 0
+        vae.quant_conv.bias[z_dim:] = -6
+
+
+def _start_time_conv(conv: nn.Conv3d) -> None:
+    """Averages over time where the stride is 2, repeats each frame where the channels are doubled."""
+    assert conv.bias is not None
+    conv.weight.zero_()
+    conv.bias.zero_()
+    eye = torch.eye(conv.in_channels)[:, :, None, None]
+    if conv.stride[0] == 2:
+        conv.weight.copy_(eye[:, :, None].expand_as(conv.weight) / 3)
+    else:
+        conv.weight[:, :, -1] = eye.repeat(conv.out_channels // conv.in_channels, 1, 1, 1)
+
+
+def _decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Decodes without the clamp at the end of `vae.decode`, which would cut the gradient of what is too bright."""
+    vae.clear_cache()
+    hidden = vae.post_quant_conv(latents)
+    frames = []
+    for index in range(latents.shape[2]):
+        vae._conv_idx = [0]
+        piece = hidden[:, :, index : index + 1]
+        frames.append(vae.decoder(piece, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0))
+    vae.clear_cache()
+    return unpatchify(torch.cat(frames, dim=2), patch_size=vae.config["patch_size"]).float()
 
 
 def _kind(k: int) -> Kind:
