@@ -200,3 +200,20 @@ def draw_clips(
         reference_confidence=confidence[:, -1],
         specs=tuple(specs),
     )
+
+
+def joints_of_specs(specs: Sequence[ClipSpec], size: tuple[int, int] = (128, 128)) -> list[PoseSequence]:
+    """The skeletons of clips in their rest stance, without drawing anything."""
+    puppets = Puppets([spec.puppet for spec in specs])
+    stance = rest(1)[None].expand(len(specs), -1, -1)
+    xy = puppets.place(joint_positions(stance, puppets.body), size)
+    exists = puppets.exists()
+    return [
+        PoseSequence(
+            xy=torch.where(exists[k, None, :, None] > 0, xy[k], -1.0),
+            confidence=exists[k, None],
+            frame_size=size,
+            fps=FPS,
+        )
+        for k in range(len(specs))
+    ]

@@ -22,7 +22,7 @@ _NOT_IN_FINGERPRINT = {"checkpoint_every", "keep_checkpoints", "evaluate_every"}
 
 def load_recipes() -> None:
     """Imports every recipe, so that `RECIPES` is full. Not done on import: it takes torch and diffusers."""
-    for name in ("codec", "clip", "pose"):
+    for name in ("codec", "clip", "pose", "animator"):
         import_module(f"training.recipes.{name}")
 
 
