@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Conditioning:
     implicit: Float[Tensor, "batch latent_frames dim"] | None = None
     """Implicit motion tokens (IPI), one a latent frame."""
 
-    def drop(self, *parts: Part, where: Bool[Tensor, "batch"] | None = None) -> Self:
+    def drop(self, *parts: Part, where: Bool[Tensor, "batch"] | None = None) -> "Conditioning":
         """Leaves parts out: for guidance everywhere, for training in those samples of the batch that `where` marks.
 
         What is dropped is the embedding: a black pose picture would still leave the encoder's biases. Parts that
