@@ -15,6 +15,8 @@ class Progress:
     total: int | None = None
     """None where nobody knows: a stream of frames."""
     unit: str = "steps"
+    detail: str = ""
+    """What else is worth a glance: a loss."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -80,7 +80,11 @@ class Console:
             self._task = self._bar.add_task(progress.stage, total=progress.total, rate="", memory="")
         assert self._task is not None
         self._bar.update(
-            self._task, completed=progress.done, total=progress.total, rate=self._rate(progress), memory=_memory()
+            self._task,
+            completed=progress.done,
+            total=progress.total,
+            rate=f"{progress.detail} {self._rate(progress)}",
+            memory=_memory(),
         )
 
     def _print_line(self, progress: Progress) -> None:
@@ -90,7 +94,7 @@ class Console:
         self._last_line = now
         total = f"/{progress.total}" if progress.total is not None else ""
         rate, left = self._rate(progress), self._seconds_left(progress)
-        facts = [f"{progress.done}{total} {progress.unit}", *filter(None, (rate, left)), _memory()]
+        facts = [f"{progress.done}{total} {progress.unit}", *filter(None, (progress.detail, rate, left)), _memory()]
         print(f"{progress.stage}: {', '.join(facts)}", file=sys.stderr, flush=True)
 
     def _rate(self, progress: Progress) -> str:
