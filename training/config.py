@@ -15,13 +15,13 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(ge=1)
     """Samples a step, over all processes."""
     learning_rate: float = Field(gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of Muon and AdamW alike."""
     warmup_steps: int = Field(default=100, ge=0)
     """Steps in which the rate rises from 0."""
     final_rate: float = Field(default=0.05, ge=0, le=1)
     """Where the cosine ends, as a share of the peak."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's decay, on matrices only."""
+    """Decoupled decay, on matrices only."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
     ema_decay: float = Field(default=0.995, ge=0, lt=1)

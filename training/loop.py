@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Saved, Step
+from training.muon import muon_for
 from training.tasks import Task, draw_task
 
 Batch = Any
@@ -96,10 +97,7 @@ def train(
     where = accelerator.device
     learner.to(where)
     names = {name: p for name, p in learner.named_parameters() if p.requires_grad}
-    matrices = [p for p in names.values() if p.ndim >= 2]
-    vectors = [p for p in names.values() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    optimizer = muon_for(learner, lr=config.learning_rate, weight_decay=config.weight_decay)
     average = {name: p.detach().clone() for name, p in names.items()}
     done = 0
     if resume:

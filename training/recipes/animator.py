@@ -47,7 +47,7 @@ class AnimatorRecipe(Recipe):
     batch_size: int = Field(default=8, ge=1)
     """Whole clips a step, over all processes; short clips come `short_factor` times as many."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of Muon and AdamW alike."""
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     """Decay of the averaged weights, which are the ones that are evaluated and exported."""
     num_frames: int = Field(default=17, ge=5)

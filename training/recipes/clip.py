@@ -36,9 +36,9 @@ class ClipRecipe(Recipe):
     batch_size: int = Field(default=64, ge=2)
     """Pairs a step, over all processes."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of Muon and AdamW alike."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """AdamW's decay, on matrices only."""
+    """Decoupled decay, on matrices only."""
 
     def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
         """Makes an untrained CLIP model."""

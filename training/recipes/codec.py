@@ -26,17 +26,17 @@ class CodecRecipe(Recipe):
 
     about: ClassVar[str] = "the video codec: 128x128 pixels to 16x16x16 latents and back"
 
-    steps: int = Field(default=1400, ge=1)
+    steps: int = Field(default=1100, ge=1)
     """Optimizer steps in all."""
     batch_size: int = Field(default=8, ge=1)
     """Crops a step, over all processes."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+    """Peak learning rate of Muon and AdamW alike."""
     crop: int = Field(default=64, ge=32, multiple_of=16)
     """Side of a training crop. [px]"""
     num_frames: int = Field(default=5, ge=1)
     """Frames of a training crop, 4k + 1."""
-    image_share: float = Field(default=0.65, ge=0, le=1)
+    image_share: float = Field(default=0.6, ge=0, le=1)
     """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
     image_factor: int = Field(default=4, ge=1)
     """How many times more crops a step of that part has, for about the same time."""

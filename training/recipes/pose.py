@@ -42,7 +42,7 @@ class PoseRecipe(Recipe):
     batch_size: int = Field(default=32, ge=2, multiple_of=2)
     """Pictures a step, over all processes."""
     learning_rate: float = Field(default=1.5e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of Muon and AdamW alike."""
     sigma: float = Field(default=1.2, gt=0)
     """Radius of a joint's spot. [cells of 4 px]"""
     augment: bool = True
