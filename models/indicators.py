@@ -26,6 +26,12 @@ class MotionIndicators:
     explicit: Float[Tensor, "batch dim latent_frames rows columns"] | None = None
     implicit: tuple[Float[Tensor, "batch _ dim"], ...] | None = None
 
+    def scaled(self, scale: float) -> "MotionIndicators":
+        """Weakens or strengthens the explicit pose; at 0 it is left out."""
+        if self.explicit is None or scale == 1:
+            return self
+        return replace(self, explicit=self.explicit * scale if scale else None)
+
     def of(self, condition: Conditioning, index: int, window: Window) -> Conditioning:
         """Adds the part of one window to what all windows share."""
         explicit = None

@@ -1,0 +1,279 @@
+"""a2bench-mini: characters that the animator never saw, doing motions whose true outcome is known.
+
+Made after A2Bench (Animate-X, arXiv 2410.10306, sec. 4.1), whose files cannot be had: a synthetic stand-in, with its
+own numbers. Setting A: the driving skeleton is a human's, the truth is the character doing that motion. Setting B: the
+skeleton is the character's own. Setting T: no pose; the background moves after the text.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
+from models.pipeline import AnimateXPipeline
+from pose.align import align_poses
+from pose.choreography import HUMAN
+from pose.detect import PoseDetector
+from pose.sequence import PoseSequence
+from training.data.backgrounds import DYNAMICS
+from training.data.captions import DYNAMIC_WORDS
+from training.data.puppets import Puppet
+from training.data.world import Clips, clip_spec, draw_clips
+from training.metrics.quality import frechet_distance, l1, motion_energy, psnr_star, ssim
+
+Setting = Literal["a", "b", "t"]
+SIZE: Final = (128, 128)
+NUM_FRAMES: Final = 17
+PCK_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    setting: Setting
+    method: str
+    samples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The drawn clips of the benchmark with the skeletons that drive them."""
+
+    setting: Setting
+    clips: Clips
+    driving: tuple[PoseSequence, ...] | None
+    """On the reference's canvas; None in setting T."""
+    driving_frames: tuple[Tensor, ...] | None
+    """What the implicit indicator sees: uint8 (frames, height, width, 3) of another body doing the motion."""
+    driving_found: tuple[PoseSequence, ...] | None
+    """The skeletons in `driving_frames`."""
+
+    def __len__(self) -> int:
+        return len(self.clips.specs)
+
+
+def make_suite(setting: Setting, count: int = 100) -> Suite:
+    """Draws the first `count` clips of the test split for a setting."""
+    specs = [clip_spec("test", k, "background" if setting == "t" else "animation") for k in range(count)]
+    if setting != "t":
+        # the suite judges the character; what the background does is judged in T
+        specs = [replace(s, scene=replace(s.scene, dynamic="still")) for s in specs]
+    clips = draw_clips(specs, num_frames=NUM_FRAMES, size=SIZE)
+    if setting == "t":
+        return Suite(setting=setting, clips=clips, driving=None, driving_frames=None, driving_found=None)
+    people = [_human(spec.puppet) for spec in specs]
+    twins = draw_clips(specs, num_frames=NUM_FRAMES, size=SIZE, bodies=people)
+    frames = tuple(rearrange((v * 255).round().byte(), "f c h w -> f h w c") for v in twins.video)
+    found = tuple(twins.poses(k) for k in range(count))
+    if setting == "b":
+        driving = tuple(clips.poses(k) for k in range(count))
+    else:
+        driving = tuple(align_poses(found[k], clips.reference_pose(k)) for k in range(count))
+    return Suite(setting=setting, clips=clips, driving=driving, driving_frames=frames, driving_found=found)
+
+
+def _human(puppet: Puppet) -> Puppet:
+    """A person in the colours of nobody: what a driving video shows."""
+    return replace(
+        puppet, **HUMAN, plan="human", colour="grey", second="white", limb_colour="grey", pattern="solid", ears="none",
+        hat="none", torso_rise=0.0, torso_width=1.0, torso_roundness=0.5, torso_taper=-0.12, arm_radius=0.03,
+        leg_radius=0.042, head_width=0.9, head_roundness=0.9, tail=0.0, antennae=0.0, has_arms=1.0, has_legs=1.0, height=0.78,
+    )  # fmt: skip
+
+
+Method = Callable[[Suite, slice], Float[Tensor, "batch frames 3 height width"]]
+"""Makes the videos of a part of the suite, RGB in 0..1."""
+
+
+def reference_repeated(suite: Suite, part: slice) -> Float[Tensor, "batch frames 3 height width"]:
+    """The floor: the reference, standing still."""
+    return repeat(suite.clips.reference[part], "b c h w -> b f c h w", f=NUM_FRAMES)
+
+
+def animated(
+    pipeline: AnimateXPipeline,
+    *,
+    explicit: bool = True,
+    implicit: bool = True,
+    steps: int = 12,
+    guidance: float = 1.5,
+    seed: int = 0,
+) -> Method:
+    """The animator, with or without its indicators; without both it has no pose at all."""
+
+    def make(suite: Suite, part: slice) -> Tensor:
+        index = range(len(suite))[part]
+        posed = suite.driving is not None and (explicit or implicit)
+        with torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
+            video: Tensor = pipeline(
+                reference=[_uint8(picture) for picture in suite.clips.reference[part]],
+                poses=list(suite.driving[part]) if suite.driving and posed else None,
+                prompt=[suite.clips.specs[k].caption for k in index],
+                reference_pose=[suite.clips.reference_pose(k) for k in index] if posed else None,
+                driving_frames=list(suite.driving_frames[part]) if suite.driving_frames and posed and implicit else None,
+                driving_poses=list(suite.driving_found[part]) if suite.driving_found and posed else None,
+                pose_scale=float(explicit),
+                num_frames=NUM_FRAMES,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=[torch.Generator().manual_seed(seed * 1_000_003 + k) for k in index],
+                output_type="pt",
+            ).frames
+        return video.float().clamp(0, 1).cpu()
+
+    return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """What measures a video: mini-CLIP, and a pose detector for PCK."""
+
+    image: OpenCLIPVisionEncoder
+    text: OpenCLIPTextEncoder
+    detector: PoseDetector
+
+    @torch.no_grad()
+    def features(self, video: Float[Tensor, "batch frames 3 height width"]) -> Float[Tensor, "batch frames dim"]:
+        """Pooled mini-CLIP features of every frame, of unit length."""
+        batch = video.shape[0]
+        pooled = self.image(rearrange(video, "b f c h w -> (b f) c h w") * 2 - 1).pooled.float()
+        return rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
+
+    def keypoints(self, video: Float[Tensor, "frames 3 height width"]) -> tuple[Tensor, Tensor]:
+        """Joints (frames, 18, 2) in px and confidences (frames, 18); nobody found gives zeros."""
+        found = [self.detector.detect(_uint8(frame)) for frame in video]
+        best = [max(people, key=lambda p: p.score) if people else None for people in found]
+        xy = torch.stack([torch.zeros(18, 2) if p is None else torch.as_tensor(p.xy).float() for p in best])
+        confidence = torch.stack([torch.zeros(18) if p is None else torch.as_tensor(p.confidence).float() for p in best])
+        return xy, confidence
+
+    @torch.no_grad()
+    def dynamic(self, features: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch"]:
+        """Which of the dynamics a clip shows, as an index into `DYNAMICS`: the nearest caption by mini-CLIP."""
+        names = list(DYNAMICS)
+        words = torch.stack([F.normalize(self.text.pooled(list(DYNAMIC_WORDS[n])).float(), dim=-1).mean(0) for n in names])
+        return (features.mean(1) @ words.T).argmax(1)
+
+
+def pck(found: Tensor, confidence: Tensor, truth: Tensor, exists: Tensor, share: float = PCK_SHARE) -> tuple[int, int]:
+    """(right, all) joints: right are those seen within `share` of the larger side of the character's box."""
+    low = truth.masked_fill(~exists[..., None], torch.inf).amin(-2)
+    high = truth.masked_fill(~exists[..., None], -torch.inf).amax(-2)
+    size = (high - low).amax(-1, keepdim=True)
+    right = ((found - truth).norm(dim=-1) < share * size) & (confidence > 0) & exists
+    return int(right.sum()), int(exists.sum())
+
+
+def evaluate(
+    suite: Suite, name: str, method: Method, judge: Judge, *, batch: int = 10, on_clips: Callable[[int], None] = lambda n: None
+) -> tuple[Row, Float[Tensor, "batch frames 3 height width"]]:
+    """Makes and measures every video of a suite; also returns the videos, to be looked at."""
+    videos, scores = [], []
+    for first in range(0, len(suite), batch):
+        part = slice(first, min(first + batch, len(suite)))
+        made = method(suite, part)
+        videos.append(made)
+        truth = suite.clips.video[part]
+        scores += [
+            {"psnr": psnr_star(video, real), "ssim": ssim(video, real), "l1": l1(video, real)}
+            for video, real in zip(made, truth, strict=True)
+        ]
+        on_clips(made.shape[0])
+    video, truth = torch.cat(videos), suite.clips.video
+    metrics = {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}
+    ours, real = judge.features(video), judge.features(truth)
+    reference = judge.features(suite.clips.reference[:, None])
+    if len(suite) > 1:
+        metrics["fd_mini"] = frechet_distance(rearrange(ours, "b f d -> (b f) d"), rearrange(real, "b f d -> (b f) d"))
+        metrics["fd_mini_video"] = frechet_distance(_clip_features(ours), _clip_features(real))
+    metrics["identity"] = float((ours * reference).sum(-1).mean())
+    exists = suite.clips.confidence > 0
+    if suite.setting == "t":
+        background = _background_mask(suite)
+        energy = [motion_energy(v, m) for v, m in zip(video, background, strict=True)]
+        energy_true = [motion_energy(v, m) for v, m in zip(truth, background, strict=True)]
+        metrics["background_motion"] = sum(energy) / len(energy)
+        metrics["background_motion_true"] = sum(energy_true) / len(energy_true)
+        names = list(DYNAMICS)
+        shown = torch.tensor([names.index(s.scene.dynamic) for s in suite.clips.specs])
+        metrics["text_accuracy"] = float((judge.dynamic(ours) == shown).float().mean())
+        metrics["text_accuracy_of_truth"] = float((judge.dynamic(real) == shown).float().mean())
+    else:
+        right = total = 0
+        for k, clip in enumerate(video):
+            found, confidence = judge.keypoints(clip)
+            r, n = pck(found, confidence, suite.clips.xy[k], exists[k])
+            right, total = right + r, total + n
+        metrics["pck"] = right / max(1, total)
+    return Row(setting=suite.setting, method=name, samples=len(suite), metrics=metrics), video
+
+
+def _clip_features(features: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch dims"]:
+    """One vector a clip: the mean of its frames, and how they change from the first half to the second."""
+    half = features.shape[1] // 2
+    return torch.cat([features.mean(1), features[:, half:].mean(1) - features[:, :half].mean(1)], dim=1)
+
+
+def _background_mask(suite: Suite) -> Float[Tensor, "batch frames 1 height width"]:
+    """1 where the character is not, from its joints' box with a margin."""
+    height, width = suite.clips.video.shape[-2:]
+    mask = torch.ones(*suite.clips.video.shape[:2], 1, height, width)
+    for k in range(len(suite)):
+        seen = suite.clips.xy[k][suite.clips.confidence[k] > 0]
+        (x0, y0), (x1, y1) = (seen.amin(0) - 0.12 * width).tolist(), (seen.amax(0) + 0.12 * width).tolist()
+        mask[k, :, :, max(0, int(y0)) : int(y1), max(0, int(x0)) : int(x1)] = 0
+    return mask
+
+
+def rows(
+    pipeline: AnimateXPipeline,
+    judge: Judge,
+    settings: Sequence[Setting],
+    count: int,
+    *,
+    steps: int = 12,
+    guidance: float = 1.5,
+    on_start: Callable[[Setting, str, int], None] = lambda s, m, n: None,
+    on_clips: Callable[[int], None] = lambda n: None,
+) -> Iterator[tuple[Row, Suite, Tensor]]:
+    """Runs the benchmark: the animator and its baselines in every setting asked for."""
+
+    def ours(*, explicit: bool = True, implicit: bool = True) -> Method:
+        return animated(pipeline, explicit=explicit, implicit=implicit, steps=steps, guidance=guidance)
+
+    for setting in settings:
+        suite = make_suite(setting, count)
+        methods: dict[str, Method] = {"reference repeated": reference_repeated}
+        if setting == "t":
+            methods |= {"no text": _untold(ours()), "animator": ours()}
+        else:
+            methods["no pose"] = ours(explicit=False, implicit=False)
+            if setting == "b":
+                methods |= {"no explicit pose (EPI)": ours(explicit=False), "no implicit pose (IPI)": ours(implicit=False)}
+            methods["animator"] = ours()
+        for name, method in methods.items():
+            on_start(setting, name, len(suite))
+            row, video = evaluate(suite, name, method, judge, on_clips=on_clips)
+            yield row, suite, video
+
+
+def _untold(method: Method) -> Method:
+    """The same without the prompt."""
+
+    def silent(suite: Suite, part: slice) -> Tensor:
+        specs = tuple(replace(spec, caption="") for spec in suite.clips.specs)
+        return method(replace(suite, clips=replace(suite.clips, specs=specs)), part)
+
+    return silent
+
+
+def _uint8(picture: Tensor) -> Tensor:
+    return rearrange((picture.clamp(0, 1) * 255).round().byte(), "c h w -> h w c")

@@ -1,0 +1,78 @@
+"""How near a generated video is to the true one, and how near two sets of pictures are."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from scipy import linalg
+from torch import Tensor
+
+Video = Float[Tensor, "frames 3 height width"]
+"""RGB in 0..1."""
+
+
+def psnr_star(video: Video, truth: Video) -> float:
+    """PSNR* in dB: the mean over frames of each frame's PSNR, in floating point.
+
+    The star (Animate-X, arXiv 2410.10306, sec. 4.1, after DisCo) tells it from the PSNR of uint8 differences, which
+    overflow and come out too high. A frame without any error counts as 100 dB.
+    """
+    mse = (video.double() - truth.double()).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
+    return float((-10 * mse.log10()).mean())
+
+
+def l1(video: Video, truth: Video) -> float:
+    """Mean absolute difference, 0..1."""
+    return float((video - truth).abs().mean())
+
+
+def ssim(video: Video, truth: Video, *, window: int = 11, sigma: float = 1.5) -> float:
+    """Structural similarity, mean over frames and colours (Wang et al. 2004), with the usual Gaussian window."""
+    x = torch.arange(window, dtype=video.dtype, device=video.device) - window // 2
+    line = (-x.square() / (2 * sigma**2)).exp()
+    line = line / line.sum()
+
+    def blur(image: Tensor) -> Tensor:
+        channels = image.shape[1]
+        image = F.conv2d(image, line.view(1, 1, 1, -1).expand(channels, 1, 1, window), groups=channels)
+        return F.conv2d(image, line.view(1, 1, -1, 1).expand(channels, 1, window, 1), groups=channels)
+
+    mean_x, mean_y = blur(video), blur(truth)
+    var_x = blur(video * video) - mean_x.square()
+    var_y = blur(truth * truth) - mean_y.square()
+    covariance = blur(video * truth) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2)
+    )
+    return float(similarity.mean())
+
+
+def frechet_distance(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim"]) -> float:
+    """The Frechet distance of two sets of features, taken as Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2).
+
+    With mini-CLIP features it is called FD-mini, never FID: other features, other numbers. It is biased for few
+    samples, so only compare values at equal N.
+
+    Raises:
+        ValueError: a set has fewer than two samples.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"a Frechet distance needs two samples a side at least, got {len(first)} and {len(second)}")
+    a, b = first.double().cpu().numpy(), second.double().cpu().numpy()
+    difference = a.mean(0) - b.mean(0)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # tr((C1 C2)^1/2) = sum of square roots of the eigenvalues of C1 C2, which are those of a symmetric matrix: no
+    # complex numbers and no regularisation, also where there are fewer samples than dimensions
+    root = linalg.sqrtm(cov_a)
+    root = np.real(root)
+    values = np.linalg.eigvalsh(root @ cov_b @ root)
+    trace = np.sqrt(np.clip(values, 0, None)).sum()
+    return float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
+
+
+def motion_energy(video: Video, mask: Float[Tensor, "frames 1 height width"]) -> float:
+    """Mean absolute change from frame to frame where `mask` is 1, in 1/255: how much the background moves."""
+    change = (video[1:] - video[:-1]).abs().mean(1, keepdim=True)
+    where = mask[1:] * mask[:-1]
+    return float(255 * (change * where).sum() / where.sum().clamp(min=1))
