@@ -1,6 +1,7 @@
 """Motions as joint angles over time, and the forward kinematics that puts them on a body of any proportions.
 
-An angle is the same motion on every body, so this is what "the same dance on another character" means in the drawn world.
+An angle is the same motion on every body, so this is what "the same dance on another character" means in the drawn
+world.
 """
 
 import math
@@ -20,7 +21,8 @@ CHANNELS: Final = (
     "right_hip", "right_knee", "left_hip", "left_knee",
 )  # fmt: skip
 """What moves. `shift` and `jump` are in leg lengths, the rest radians. A limb at 0 hangs straight down and grows
-outward on both sides; elbow and knee are relative to the limb above. `turn` narrows the body (yaw seen from the front)."""
+outward on both sides; elbow and knee are relative to the limb above. `turn` narrows the body (yaw seen from the
+front)."""
 
 _INDEX: Final = {name: k for k, name in enumerate(CHANNELS)}
 
@@ -157,7 +159,11 @@ def _run(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
 
 @MOVES.register("wave")
 def _wave_hand(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
-    return {"left_shoulder": 2.1 + 0.15 * k * _wave(t), "left_elbow": 0.6 + 0.7 * k * _wave(t), "tilt": 0.1 * _wave(t / 2)}
+    return {
+        "left_shoulder": 2.1 + 0.15 * k * _wave(t),
+        "left_elbow": 0.6 + 0.7 * k * _wave(t),
+        "tilt": 0.1 * _wave(t / 2),
+    }
 
 
 @MOVES.register("wave_both")
@@ -246,15 +252,21 @@ def _twist(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
 
 @MOVES.register("turn")
 def _turn(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
-    return {"turn": 1.25 * k * _wave(t / 2), "right_shoulder": 0.4 + 0.3 * _pulse(t), "left_shoulder": 0.4 + 0.3 * _pulse(t)}
+    return {
+        "turn": 1.25 * k * _wave(t / 2),
+        "right_shoulder": 0.4 + 0.3 * _pulse(t),
+        "left_shoulder": 0.4 + 0.3 * _pulse(t),
+    }
 
 
 @MOVES.register("march")
 def _march(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
     a, b = _wave(t).clamp(min=0), (-_wave(t)).clamp(min=0)
     return {
-        "right_hip": 0.08 + 0.9 * k * a, "right_knee": -1.5 * k * a, "left_hip": 0.08 + 0.9 * k * b, "left_knee": -1.5 * k * b,
-        "right_shoulder": 0.3 + 0.7 * k * b, "left_shoulder": 0.3 + 0.7 * k * a, "right_elbow": 0.9 * b, "left_elbow": 0.9 * a,
+        "right_hip": 0.08 + 0.9 * k * a, "right_knee": -1.5 * k * a,
+        "left_hip": 0.08 + 0.9 * k * b, "left_knee": -1.5 * k * b,
+        "right_shoulder": 0.3 + 0.7 * k * b, "right_elbow": 0.9 * b,
+        "left_shoulder": 0.3 + 0.7 * k * a, "left_elbow": 0.9 * a,
     }  # fmt: skip
 
 
@@ -278,7 +290,8 @@ def _disco(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
     p, s = _pulse(t), _wave(t)
     return {
         "left_shoulder": 0.7 + 1.9 * k * p, "left_elbow": 0.15, "right_shoulder": 0.9, "right_elbow": -1.9,
-        "lean": 0.15 * s, "right_hip": 0.2 + 0.15 * s, "left_hip": 0.2 - 0.15 * s, "left_knee": -0.4 * p, "tilt": 0.15 * s,
+        "lean": 0.15 * s, "tilt": 0.15 * s,
+        "right_hip": 0.2 + 0.15 * s, "left_hip": 0.2 - 0.15 * s, "left_knee": -0.4 * p,
     }  # fmt: skip
 
 
@@ -301,14 +314,36 @@ def _swim(t: Tensor, k: float) -> Mapping[str, Tensor | float]:
 
 def improvise(time_s: Float[Tensor, "frames"], generator: torch.Generator) -> Float[Tensor, "frames channels"]:
     """Dances: every joint follows its own random sum of two sines, within human ranges."""
-    low = {"shift": -0.2, "jump": 0.0, "turn": -0.7, "lean": -0.25, "tilt": -0.35, "shoulder": 0.0, "elbow": -1.6, "hip": -0.1, "knee": -1.2}
-    high = {"shift": 0.2, "jump": 0.15, "turn": 0.7, "lean": 0.25, "tilt": 0.35, "shoulder": 2.8, "elbow": 1.8, "hip": 0.8, "knee": 0.2}
+    low = {
+        "shift": -0.2,
+        "jump": 0.0,
+        "turn": -0.7,
+        "lean": -0.25,
+        "tilt": -0.35,
+        "shoulder": 0.0,
+        "elbow": -1.6,
+        "hip": -0.1,
+        "knee": -1.2,
+    }
+    high = {
+        "shift": 0.2,
+        "jump": 0.15,
+        "turn": 0.7,
+        "lean": 0.25,
+        "tilt": 0.35,
+        "shoulder": 2.8,
+        "elbow": 1.8,
+        "hip": 0.8,
+        "knee": 0.2,
+    }
     draw = torch.rand(len(CHANNELS), 6, generator=generator)
     angles = torch.zeros(len(time_s), len(CHANNELS))
     for k, name in enumerate(CHANNELS):
         kind = name.rsplit("_", 1)[-1]
         d = draw[k]
-        path = 0.65 * _wave(time_s * (0.4 + 0.8 * d[0]), float(d[1])) + 0.35 * _wave(time_s * (0.8 + 1.4 * d[2]), float(d[3]))
+        path = 0.65 * _wave(time_s * (0.4 + 0.8 * d[0]), float(d[1])) + 0.35 * _wave(
+            time_s * (0.8 + 1.4 * d[2]), float(d[3])
+        )
         # a random centre and reach inside the range, so that some joints rest while others work
         reach = (0.25 + 0.75 * d[4]) * 0.5
         centre = reach + (1 - 2 * reach) * d[5]

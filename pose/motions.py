@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from pose.choreography import HUMAN, MOVES, choreograph, improvise, joint_positions, proportions
+from pose.choreography import HUMAN, choreograph, improvise, joint_positions, proportions
 from pose.sequence import PoseSequence
 
 
@@ -66,5 +66,3 @@ def make_motion(
     scale = 0.78 * min(width, height)
     xy = xy * scale + torch.tensor([width / 2, 0.93 * height])
     return PoseSequence(xy=xy, confidence=torch.ones(xy.shape[:2]), frame_size=frame_size, fps=fps)
-
-

@@ -70,11 +70,15 @@ def latest_checkpoint(run: Path) -> Path | None:
         return None
     path = run / pointer.read_text(encoding="utf-8").strip()
     if not (path / "state.json").exists():
-        raise CheckpointError(f"{pointer} names {path.name}, which is not in {run}; write the name of another checkpoint into it")
+        raise CheckpointError(
+            f"{pointer} names {path.name}, which is not in {run}; write the name of another checkpoint into it"
+        )
     return path
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load_checkpoint(
+    path: Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Reads every safetensors file and the state of a checkpoint.
 
     Raises:

@@ -131,7 +131,9 @@ def train(
             accelerator.backward(losses["loss"])
             values = {name: float(loss.detach()) for name, loss in losses.items()}
             if not all(math.isfinite(v) for v in values.values()):
-                raise NotFiniteError(f"step {step}: the losses are {values}; the last checkpoint is {latest_checkpoint(run)}")
+                raise NotFiniteError(
+                    f"step {step}: the losses are {values}; the last checkpoint is {latest_checkpoint(run)}"
+                )
             for name, parameter in names.items():
                 if not task.trains(name):
                     parameter.grad = None
@@ -185,7 +187,9 @@ def load_average(learner: nn.Module, checkpoint: Path) -> int:
     return int(state["step"])
 
 
-def _evaluate_average(learner: nn.Module, names: dict[str, nn.Parameter], average: dict[str, Tensor]) -> dict[str, float]:
+def _evaluate_average(
+    learner: nn.Module, names: dict[str, nn.Parameter], average: dict[str, Tensor]
+) -> dict[str, float]:
     """Evaluates with the averaged weights in place of the trained ones, and puts those back."""
     trained = {name: p.detach().clone() for name, p in names.items()}
     learner.eval()
@@ -222,7 +226,9 @@ def _restore(
     for key, value in fingerprint.items():
         before = state["fingerprint"].get(key)
         if before != value:
-            raise CheckpointError(f"{path} was trained with {key} = {before!r}, now it is {value!r}; use the same, or another run folder")
+            raise CheckpointError(
+                f"{path} was trained with {key} = {before!r}, now it is {value!r}; use the same, or another run folder"
+            )
     if tensors["model"].keys() != names.keys():
         odd = sorted(tensors["model"].keys() ^ names.keys())
         raise CheckpointError(f"{path} is of another network: {odd[0]!r} and {len(odd) - 1} more names differ")

@@ -47,7 +47,14 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(
             groups,
-            {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay, "orthogonal": False},
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "orthogonal": False,
+            },
         )
 
     @torch.no_grad()

@@ -176,7 +176,11 @@ def _waves(image: Tensor, x: Tensor, y: Tensor, t: Tensor, scene: Scene) -> Tens
 @DYNAMICS.register("flames")
 def _flames(image: Tensor, x: Tensor, y: Tensor, t: Tensor, scene: Scene) -> Tensor:
     for k, (colour, height) in enumerate((((0.85, 0.2, 0.05), 0.42), ((1.0, 0.55, 0.1), 0.3), ((1.0, 0.9, 0.4), 0.16))):
-        lick = 0.5 + 0.3 * (23 * x + 9 * scene.speed * t + 6.28 * scene.seed + k).sin() + 0.3 * (41 * x - 13 * t + 2 * k).sin()
+        lick = (
+            0.5
+            + 0.3 * (23 * x + 9 * scene.speed * t + 6.28 * scene.seed + k).sin()
+            + 0.3 * (41 * x - 13 * t + 2 * k).sin()
+        )
         top = scene.horizon + 0.02 - height * (0.5 + 0.5 * lick) * scene.strength
         image = _over(image, _rgb(colour, x), 0.9 * _step(y - top, 0.02))
     return _ground(image, y, scene)
@@ -202,7 +206,9 @@ def _grass(image: Tensor, x: Tensor, y: Tensor, t: Tensor, scene: Scene) -> Tens
     bend = 0.09 * (2 * math.pi * 0.9 * scene.speed * t + 3 * x + 6.28 * scene.seed).sin() * lift.square()
     blade = (x - bend) * 26
     height = 0.55 + 0.45 * _noise(blade.floor(), scene.seed)
-    body = _step(0.46 * (1 - lift / (height * min(1.0, scene.strength))).clamp(min=0) - (blade.frac() - 0.5).abs(), 0.15)
+    body = _step(
+        0.46 * (1 - lift / (height * min(1.0, scene.strength))).clamp(min=0) - (blade.frac() - 0.5).abs(), 0.15
+    )
     return _over(image, _rgb((0.2, 0.6, 0.2), x), body * (lift > 0) * (lift < height))
 
 

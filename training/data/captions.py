@@ -9,35 +9,59 @@ from training.data.backgrounds import Scene
 from training.data.puppets import COLOURS, Puppet
 
 NOUNS: Final = {
-    "human": ("person", "figure"), "lanky": ("lanky figure", "tall thin person"), "stubby": ("stubby figure", "short stocky figure"),
-    "big-headed": ("big-headed doll", "doll with a big head"), "neckless": ("stocky figure without a neck", "brawny figure"),
-    "boxy": ("juice box", "box on legs"), "blobby": ("blob", "round monster"), "long-armed": ("long-armed ape", "ape with long arms"),
+    "human": ("person", "figure"),
+    "lanky": ("lanky figure", "tall thin person"),
+    "stubby": ("stubby figure", "short stocky figure"),
+    "big-headed": ("big-headed doll", "doll with a big head"),
+    "neckless": ("stocky figure without a neck", "brawny figure"),
+    "boxy": ("juice box", "box on legs"),
+    "blobby": ("blob", "round monster"),
+    "long-armed": ("long-armed ape", "ape with long arms"),
     "bean-shaped": ("bean", "walking bean"),
-}  # fmt: skip
+}
 EAR_WORDS: Final = {"round": "round bear ears", "long": "long rabbit ears", "pointed": "pointed cat ears"}
 ACTIONS: Final = {
-    "walk": ("walking", "walks along"), "run": ("running", "runs"), "wave": ("waving a hand", "waves hello"),
-    "wave_both": ("waving both arms", "waves both arms overhead"), "jump": ("jumping", "jumps up and down"),
-    "jumping_jack": ("doing jumping jacks", "does jumping jacks"), "squat": ("doing squats", "squats"), "kick": ("kicking", "kicks"),
-    "clap": ("clapping", "claps"), "cheer": ("cheering", "cheers with both arms up"), "sway": ("swaying", "sways from side to side"),
-    "twist": ("twisting", "dances the twist"), "turn": ("turning", "turns from side to side"), "march": ("marching", "marches"),
-    "bow": ("bowing", "bows"), "point": ("pointing", "points to the sides"), "disco": ("dancing disco", "does a disco dance"),
-    "robot": ("dancing like a robot", "does the robot dance"), "swim": ("swimming in the air", "swings the arms in circles"),
-    "dance": ("dancing", "dances"), "stand": ("standing still", "stands there"),
-}  # fmt: skip
+    "walk": ("walking", "walks along"),
+    "run": ("running", "runs"),
+    "wave": ("waving a hand", "waves hello"),
+    "wave_both": ("waving both arms", "waves both arms overhead"),
+    "jump": ("jumping", "jumps up and down"),
+    "jumping_jack": ("doing jumping jacks", "does jumping jacks"),
+    "squat": ("doing squats", "squats"),
+    "kick": ("kicking", "kicks"),
+    "clap": ("clapping", "claps"),
+    "cheer": ("cheering", "cheers with both arms up"),
+    "sway": ("swaying", "sways from side to side"),
+    "twist": ("twisting", "dances the twist"),
+    "turn": ("turning", "turns from side to side"),
+    "march": ("marching", "marches"),
+    "bow": ("bowing", "bows"),
+    "point": ("pointing", "points to the sides"),
+    "disco": ("dancing disco", "does a disco dance"),
+    "robot": ("dancing like a robot", "does the robot dance"),
+    "swim": ("swimming in the air", "swings the arms in circles"),
+    "dance": ("dancing", "dances"),
+    "stand": ("standing still", "stands there"),
+}
 PLACE_WORDS: Final = {
-    "flat": ("in front of a {sky} wall", "before a plain {sky} wall"), "gradient": ("under a {sky} sky", "in front of a {sky} gradient"),
-    "wallpaper": ("in front of {sky} wallpaper", "before a patterned {sky} wall"), "hills": ("in the hills", "in front of {accent} hills"),
-    "town": ("in a town", "in a street with {accent} houses"), "room": ("in a {sky} room", "in a room with a window"),
-}  # fmt: skip
+    "flat": ("in front of a {sky} wall", "before a plain {sky} wall"),
+    "gradient": ("under a {sky} sky", "in front of a {sky} gradient"),
+    "wallpaper": ("in front of {sky} wallpaper", "before a patterned {sky} wall"),
+    "hills": ("in the hills", "in front of {accent} hills"),
+    "town": ("in a town", "in a street with {accent} houses"),
+    "room": ("in a {sky} room", "in a room with a window"),
+}
 DYNAMIC_WORDS: Final = {
-    "still": ("the background is still", "nothing moves in the background"), "rain": ("rain falls", "it is raining"),
-    "snow": ("snow falls", "it is snowing"), "clouds": ("clouds drift by", "white clouds move across the sky"),
+    "still": ("the background is still", "nothing moves in the background"),
+    "rain": ("rain falls", "it is raining"),
+    "snow": ("snow falls", "it is snowing"),
+    "clouds": ("clouds drift by", "white clouds move across the sky"),
     "waves": ("waves roll in the background", "the sea moves in waves"),
     "flames": ("flames rise in the background", "a fire burns in the background"),
-    "lights": ("lights blink in the background", "coloured lights flash"), "grass": ("grass sways in the wind", "tall grass moves in the wind"),
+    "lights": ("lights blink in the background", "coloured lights flash"),
+    "grass": ("grass sways in the wind", "tall grass moves in the wind"),
     "pan": ("the camera pans", "the camera moves sideways"),
-}  # fmt: skip
+}
 
 
 def colour_name(rgb: Sequence[float]) -> str:

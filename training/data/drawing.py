@@ -34,7 +34,9 @@ PATTERNS: dict[str, tuple[float, float, float, float, float, float, float]] = {
     "gradient": (0.06, 0, 1, 0, 0, 0, 2),
     "noisy": (1.9, 1.3, 0.7, 0.7, 1.2, 0, 1.5),
 }
-"""Pattern name -> its seven numbers at a canvas of 128 px. Mix = sigmoid(sharpness (a sin fu u + b sin fv v + c sin sin + offset))."""
+"""Pattern name -> its seven numbers at a canvas of 128 px.
+
+Mix = sigmoid(sharpness (a sin fu u + b sin fv v + c sin sin + offset))."""
 
 
 def _box(low: Tensor, high: Tensor, size: tuple[int, int]) -> tuple[slice, slice] | None:

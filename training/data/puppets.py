@@ -19,7 +19,7 @@ COLOURS: Final = {
 }  # fmt: skip
 
 PLANS: Final = {
-    # torso, neck, head, shoulders, hips, upper_arm, forearm, thigh, shin | arm, leg, torso width, roundness, taper, rise
+    # torso, neck, head, shoulders, hips, upper_arm, forearm, thigh, shin, arm, leg, torso width, roundness, taper, rise
     "human": (0.30, 0.035, 0.078, 0.115, 0.07, 0.165, 0.15, 0.24, 0.23, 0.030, 0.042, 1.0, 0.5, -0.12, 0.0),
     "lanky": (0.27, 0.05, 0.06, 0.08, 0.05, 0.21, 0.2, 0.31, 0.3, 0.02, 0.026, 1.0, 0.6, 0.0, 0.0),
     "stubby": (0.34, 0.02, 0.12, 0.14, 0.1, 0.11, 0.09, 0.11, 0.1, 0.045, 0.06, 1.05, 0.8, 0.1, 0.0),
@@ -180,7 +180,9 @@ class Puppets:
                 mask[:, j] = flag
         return mask
 
-    def place(self, xy: Float[Tensor, "batch frames joints 2"], size: tuple[int, int]) -> Float[Tensor, "batch frames joints 2"]:
+    def place(
+        self, xy: Float[Tensor, "batch frames joints 2"], size: tuple[int, int]
+    ) -> Float[Tensor, "batch frames joints 2"]:
         """From body heights around the feet to px of the canvas (width, height)."""
         width, height = size
         feet = torch.stack([self.x * width, self.y * height], dim=-1)
@@ -194,6 +196,7 @@ class Puppets:
 
     def paint(self, part: str, size: tuple[int, int]) -> Paint:
         """The look of a part: `body`, `limb`, `head`, `dark` or `light`."""
+
         def rgb(names: Sequence[str]) -> Tensor:
             colours = torch.tensor([COLOURS[name] for name in names], device=self.device)
             return (colours + self.tint[:, None]).clamp(0, 1)
@@ -203,10 +206,18 @@ class Puppets:
         solid = torch.tensor([PATTERNS["solid"]], device=self.device).expand(batch, 7)
         if part == "dark":
             ink = torch.full((batch, 3), 0.06, device=self.device)
-            return Paint(base=ink, second=ink, pattern=solid, outline=self.outline[:, None] * 0, shade=self.shade[:, None] * 0)
+            return Paint(
+                base=ink, second=ink, pattern=solid, outline=self.outline[:, None] * 0, shade=self.shade[:, None] * 0
+            )
         if part == "light":
             white = torch.full((batch, 3), 0.97, device=self.device)
-            return Paint(base=white, second=white, pattern=solid, outline=self.outline[:, None] * 0, shade=self.shade[:, None] * 0)
+            return Paint(
+                base=white,
+                second=white,
+                pattern=solid,
+                outline=self.outline[:, None] * 0,
+                shade=self.shade[:, None] * 0,
+            )
         pattern = solid
         if part == "body":
             pattern = torch.tensor([PATTERNS[p.pattern] for p in self.puppets], device=self.device)
@@ -246,10 +257,14 @@ def paint_puppets(
     side = torch.stack([-up[..., 1], up[..., 0]], dim=-1)
     head_axis = nose - neck
     head_up = torch.where(
-        head_axis.norm(dim=-1, keepdim=True) > 1e-3, head_axis / head_axis.norm(dim=-1, keepdim=True).clamp(min=1e-3), up
+        head_axis.norm(dim=-1, keepdim=True) > 1e-3,
+        head_axis / head_axis.norm(dim=-1, keepdim=True).clamp(min=1e-3),
+        up,
     )
     head_side = torch.stack([-head_up[..., 1], head_up[..., 0]], dim=-1)
-    narrow = ((xy[:, :, 5] - xy[:, :, 2]).norm(dim=-1) / (2 * puppets.shoulders * unit)[:, None].clamp(min=1e-3)).clamp(0.3, 1)
+    narrow = ((xy[:, :, 5] - xy[:, :, 2]).norm(dim=-1) / (2 * puppets.shoulders * unit)[:, None].clamp(min=1e-3)).clamp(
+        0.3, 1
+    )
 
     def arms(visible: Tensor) -> None:
         if not bool(visible.any()):
@@ -270,7 +285,10 @@ def paint_puppets(
         for k, (hip, knee, ankle) in enumerate(((8, 9, 10), (11, 12, 13))):
             paint_limb(canvas, xy[:, :, hip], xy[:, :, knee], r * 1.1, r, limb, legs)
             paint_limb(canvas, xy[:, :, knee], xy[:, :, ankle], r, r * 0.85, limb, legs)
-            toe = xy[:, :, ankle] + torch.tensor([-1.0 if k == 0 else 1.0, 0.15], device=xy.device) * (r * puppets.foot)[:, None, None]
+            toe = (
+                xy[:, :, ankle]
+                + torch.tensor([-1.0 if k == 0 else 1.0, 0.15], device=xy.device) * (r * puppets.foot)[:, None, None]
+            )
             paint_limb(canvas, xy[:, :, ankle], toe, r * 0.95, r * 0.9, dark if k < 0 else head, legs)
     # the torso runs from below the hips to the neck, or on above it where the face sits on the torso
     rise = (puppets.torso_rise * unit)[:, None]
@@ -291,7 +309,7 @@ def paint_puppets(
             puppets.head_roundness, torch.zeros_like(unit), head, has_head,
         )  # fmt: skip
     # the face
-    eye = (puppets.eye * puppets.head * unit)
+    eye = puppets.eye * puppets.head * unit
     for joint in (14, 15):
         paint_limb(canvas, xy[:, :, joint], xy[:, :, joint], eye * 1.25, eye * 1.25, light, always)
         paint_limb(canvas, xy[:, :, joint], xy[:, :, joint], eye * 0.7, eye * 0.7, dark, always)
@@ -303,18 +321,37 @@ def paint_puppets(
         tapers = torch.tensor([0.9 if p.hat == "pointed hat" else 0.0 for p in puppets.puppets], device=xy.device)
         worn = flag(torch.tensor([float(p.hat != "none") for p in puppets.puppets], device=xy.device))
         tall = radius * 0.75
-        paint_block(canvas, crown + head_up * tall[..., None], head_up, radius * 0.7, tall, torch.full_like(unit, 0.1), tapers, limb, worn)
+        paint_block(
+            canvas,
+            crown + head_up * tall[..., None],
+            head_up,
+            radius * 0.7,
+            tall,
+            torch.full_like(unit, 0.1),
+            tapers,
+            limb,
+            worn,
+        )
     arms(flag(puppets.has_arms * (1 - puppets.arms_behind)))
 
 
 def _paint_ears(
-    canvas: Tensor, puppets: Puppets, crown: Tensor, up: Tensor, side: Tensor, radius: Tensor, narrow: Tensor, paint: Paint
+    canvas: Tensor,
+    puppets: Puppets,
+    crown: Tensor,
+    up: Tensor,
+    side: Tensor,
+    radius: Tensor,
+    narrow: Tensor,
+    paint: Paint,
 ) -> None:
     """Ears of each kind, and antennae, behind the head."""
     unit = puppets.unit((canvas.shape[-1], canvas.shape[-2]))
     shapes = {"round": (0.38, 0.38, 1.0, 0.0), "long": (0.22, 0.85, 1.0, 0.2), "pointed": (0.32, 0.5, 0.05, 0.85)}
     for kind, (wide, tall, roundness, taper) in shapes.items():
-        worn = torch.tensor([float(p.ears == kind) for p in puppets.puppets], device=canvas.device)[:, None].expand_as(radius)
+        worn = torch.tensor([float(p.ears == kind) for p in puppets.puppets], device=canvas.device)[:, None].expand_as(
+            radius
+        )
         if not bool(worn.any()):
             continue
         for s in (-1, 1):

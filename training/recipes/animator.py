@@ -117,7 +117,9 @@ class AnimatorLearner(nn.Module):
         super().__init__()
         self.config = config
         animation = Task(name="animation", weight=1 - config.background_weight)
-        background = Task(name="background", weight=max(config.background_weight, 1e-9), trainable=config.background_trainable)
+        background = Task(
+            name="background", weight=max(config.background_weight, 1e-9), trainable=config.background_trainable
+        )
         self.tasks = (animation, background) if config.background_weight else (animation,)
         self.transformer = mini_transformer()
         dim = self.transformer.config["num_attention_heads"] * self.transformer.config["attention_head_dim"]
@@ -190,7 +192,9 @@ class AnimatorLearner(nn.Module):
     def _bodies(self) -> list[PoseSequence]:
         """The pool of other bodies, from a part of the training numbers that no shard reaches."""
         if not self._pool:
-            self._pool = joints_of_specs([clip_spec("train", (1 << 31) + k) for k in range(self.config.pool_size)], SIZE)
+            self._pool = joints_of_specs(
+                [clip_spec("train", (1 << 31) + k) for k in range(self.config.pool_size)], SIZE
+            )
         return self._pool
 
     def _shard(self, kind: Kind, number: int, num_frames: int) -> LatentClips:
@@ -218,7 +222,9 @@ class AnimatorLearner(nn.Module):
             text=clips.text.float(),
             reference=torch.cat([mask, tiled], dim=1),
             image=clips.image.float(),
-            reference_pose=None if samples.reference_pose is None else self.epi.encode_reference_pose(samples.reference_pose),
+            reference_pose=None
+            if samples.reference_pose is None
+            else self.epi.encode_reference_pose(samples.reference_pose),
             explicit=None if samples.pose is None else self.epi.encode_pose(samples.pose),
             implicit=None if samples.keypoints is None else self.ipi(clips.motion.float(), samples.keypoints),
         )
@@ -236,7 +242,9 @@ class AnimatorLearner(nn.Module):
         """Mean squared error of the velocity at random noise levels."""
         clean = batch.clips.latents.float()
         noise = torch.randn(clean.shape, generator=generator).to(clean)
-        sigmas = sample_sigmas(len(clean), shift=self.config.shift, generator=generator, density="logit_normal").to(clean)
+        sigmas = sample_sigmas(len(clean), shift=self.config.shift, generator=generator, density="logit_normal").to(
+            clean
+        )
         told = self.conditioning(batch, generator)
         velocity = predict_velocity(self.transformer, add_noise(clean, noise, sigmas), sigmas * 1000, told)
         return {"loss": F.mse_loss(velocity.float(), velocity_target(clean, noise))}

@@ -91,4 +91,7 @@ class ClipLearner(nn.Module):
         order = (image @ text.T).argsort(dim=1, descending=True)
         truth = torch.arange(len(order), device=order.device)[:, None]
         found = order == truth
-        return {"retrieval_top1": float(found[:, :1].any(1).float().mean()), "retrieval_top5": float(found[:, :5].any(1).float().mean())}
+        return {
+            "retrieval_top1": float(found[:, :1].any(1).float().mean()),
+            "retrieval_top5": float(found[:, :5].any(1).float().mean()),
+        }

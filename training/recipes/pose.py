@@ -88,7 +88,9 @@ class PoseLearner(nn.Module):
     def _draw(self, split: Split, first: int, count: int) -> Labelled:
         device = next(self.parameters()).device
         kinds = ("animation", "animation", "animation", "background")
-        clips = draw_clips([clip_spec(split, first + k, kinds[k % 4]) for k in range(count)], num_frames=1, device=device)  # type: ignore[arg-type]
+        clips = draw_clips(
+            [clip_spec(split, first + k, kinds[k % 4]) for k in range(count)], num_frames=1, device=device
+        )  # type: ignore[arg-type]
         return Labelled(
             pixels=torch.cat([clips.video[:, 0], clips.reference]),
             xy=torch.cat([clips.xy[:, 0], clips.reference_xy]),
@@ -128,9 +130,11 @@ def heatmaps(batch: Labelled, sigma: float) -> Float[Tensor, "batch joints rows 
     return spot * batch.confidence[..., None, None]
 
 
-def decode(heat: Float[Tensor, "batch joints rows columns"]) -> tuple[Float[Tensor, "batch joints 2"], Float[Tensor, "batch joints"]]:
+def decode(
+    heat: Float[Tensor, "batch joints rows columns"],
+) -> tuple[Float[Tensor, "batch joints 2"], Float[Tensor, "batch joints"]]:
     """Positions in px (the centroid of 5x5 cells around the peak) and confidences (the peak)."""
-    batch, joints, rows, columns = heat.shape
+    rows, columns = heat.shape[-2:]
     confidence, index = heat.flatten(2).max(-1)
     px, py = index % columns, index // columns
     x = torch.arange(columns, device=heat.device)
@@ -143,7 +147,9 @@ def decode(heat: Float[Tensor, "batch joints rows columns"]) -> tuple[Float[Tens
     return torch.stack([cx, cy], -1) * CELL, confidence
 
 
-def pck(found: Float[Tensor, "batch joints 2"], truth: Float[Tensor, "batch joints 2"], exists: Tensor, share: float = 0.1) -> Tensor:
+def pck(
+    found: Float[Tensor, "batch joints 2"], truth: Float[Tensor, "batch joints 2"], exists: Tensor, share: float = 0.1
+) -> Tensor:
     """Share of the existing joints that are found within `share` of the larger side of the character's box."""
     low = truth.masked_fill(~exists[..., None], torch.inf).amin(1)
     high = truth.masked_fill(~exists[..., None], -torch.inf).amax(1)

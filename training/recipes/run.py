@@ -82,7 +82,9 @@ def run_recipe(
         if not (mini / part).exists():
             raise ValueError(f"{name} needs the trained {part}, which is not in {mini}; run its recipe first")
     if not resume and latest_checkpoint(run) is not None:
-        raise CheckpointError(f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder")
+        raise CheckpointError(
+            f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder"
+        )
     run.mkdir(parents=True, exist_ok=True)
     (run / "stop").unlink(missing_ok=True)
     _write_config(run, name, recipe)
