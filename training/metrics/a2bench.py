@@ -10,27 +10,23 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
 from models.pipeline import AnimateXPipeline
 from pose.align import align_poses
 from pose.choreography import HUMAN
-from pose.detect import PoseDetector
 from pose.sequence import PoseSequence
 from training.data.backgrounds import DYNAMICS
-from training.data.captions import DYNAMIC_WORDS
 from training.data.puppets import Puppet
 from training.data.world import Clips, clip_spec, draw_clips
+from training.metrics.judge import Judge, pck, to_uint8
 from training.metrics.quality import frechet_distance, l1, motion_energy, psnr_star, ssim
 
 Setting = Literal["a", "b", "t"]
 SIZE: Final = (128, 128)
 NUM_FRAMES: Final = 17
-PCK_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +110,13 @@ def animated(
         posed = suite.driving is not None and (explicit or implicit)
         with torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
             video: Tensor = pipeline(
-                reference=[_uint8(picture) for picture in suite.clips.reference[part]],
+                reference=[to_uint8(picture) for picture in suite.clips.reference[part]],
                 poses=list(suite.driving[part]) if suite.driving and posed else None,
                 prompt=[suite.clips.specs[k].caption for k in index],
                 reference_pose=[suite.clips.reference_pose(k) for k in index] if posed else None,
-                driving_frames=list(suite.driving_frames[part]) if suite.driving_frames and posed and implicit else None,
+                driving_frames=list(suite.driving_frames[part])
+                if suite.driving_frames and posed and implicit
+                else None,
                 driving_poses=list(suite.driving_found[part]) if suite.driving_found and posed else None,
                 pose_scale=float(explicit),
                 num_frames=NUM_FRAMES,
@@ -132,48 +130,14 @@ def animated(
     return make
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """What measures a video: mini-CLIP, and a pose detector for PCK."""
-
-    image: OpenCLIPVisionEncoder
-    text: OpenCLIPTextEncoder
-    detector: PoseDetector
-
-    @torch.no_grad()
-    def features(self, video: Float[Tensor, "batch frames 3 height width"]) -> Float[Tensor, "batch frames dim"]:
-        """Pooled mini-CLIP features of every frame, of unit length."""
-        batch = video.shape[0]
-        pooled = self.image(rearrange(video, "b f c h w -> (b f) c h w") * 2 - 1).pooled.float()
-        return rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
-
-    def keypoints(self, video: Float[Tensor, "frames 3 height width"]) -> tuple[Tensor, Tensor]:
-        """Joints (frames, 18, 2) in px and confidences (frames, 18); nobody found gives zeros."""
-        found = [self.detector.detect(_uint8(frame)) for frame in video]
-        best = [max(people, key=lambda p: p.score) if people else None for people in found]
-        xy = torch.stack([torch.zeros(18, 2) if p is None else torch.as_tensor(p.xy).float() for p in best])
-        confidence = torch.stack([torch.zeros(18) if p is None else torch.as_tensor(p.confidence).float() for p in best])
-        return xy, confidence
-
-    @torch.no_grad()
-    def dynamic(self, features: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch"]:
-        """Which of the dynamics a clip shows, as an index into `DYNAMICS`: the nearest caption by mini-CLIP."""
-        names = list(DYNAMICS)
-        words = torch.stack([F.normalize(self.text.pooled(list(DYNAMIC_WORDS[n])).float(), dim=-1).mean(0) for n in names])
-        return (features.mean(1) @ words.T).argmax(1)
-
-
-def pck(found: Tensor, confidence: Tensor, truth: Tensor, exists: Tensor, share: float = PCK_SHARE) -> tuple[int, int]:
-    """(right, all) joints: right are those seen within `share` of the larger side of the character's box."""
-    low = truth.masked_fill(~exists[..., None], torch.inf).amin(-2)
-    high = truth.masked_fill(~exists[..., None], -torch.inf).amax(-2)
-    size = (high - low).amax(-1, keepdim=True)
-    right = ((found - truth).norm(dim=-1) < share * size) & (confidence > 0) & exists
-    return int(right.sum()), int(exists.sum())
-
-
 def evaluate(
-    suite: Suite, name: str, method: Method, judge: Judge, *, batch: int = 10, on_clips: Callable[[int], None] = lambda n: None
+    suite: Suite,
+    name: str,
+    method: Method,
+    judge: Judge,
+    *,
+    batch: int = 10,
+    on_clips: Callable[[int], None] = lambda n: None,
 ) -> tuple[Row, Float[Tensor, "batch frames 3 height width"]]:
     """Makes and measures every video of a suite; also returns the videos, to be looked at."""
     videos, scores = [], []
@@ -257,7 +221,10 @@ def rows(
         else:
             methods["no pose"] = ours(explicit=False, implicit=False)
             if setting == "b":
-                methods |= {"no explicit pose (EPI)": ours(explicit=False), "no implicit pose (IPI)": ours(implicit=False)}
+                methods |= {
+                    "no explicit pose (EPI)": ours(explicit=False),
+                    "no implicit pose (IPI)": ours(implicit=False),
+                }
             methods["animator"] = ours()
         for name, method in methods.items():
             on_start(setting, name, len(suite))
@@ -273,7 +240,3 @@ def _untold(method: Method) -> Method:
         return method(replace(suite, clips=replace(suite.clips, specs=specs)), part)
 
     return silent
-
-
-def _uint8(picture: Tensor) -> Tensor:
-    return rearrange((picture.clamp(0, 1) * 255).round().byte(), "c h w -> h w c")

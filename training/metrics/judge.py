@@ -1,0 +1,74 @@
+"""What looks at a generated video: mini-CLIP for its content, the mini pose detector for its joints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
+from pose.detect import PoseDetector
+from training.data.backgrounds import DYNAMICS
+from training.data.captions import DYNAMIC_WORDS
+
+PCK_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """What measures a video: mini-CLIP, and a pose detector for PCK."""
+
+    image: OpenCLIPVisionEncoder
+    text: OpenCLIPTextEncoder
+    detector: PoseDetector
+
+    @torch.no_grad()
+    def features(self, video: Float[Tensor, "batch frames 3 height width"]) -> Float[Tensor, "batch frames dim"]:
+        """Pooled mini-CLIP features of every frame, of unit length."""
+        batch = video.shape[0]
+        pooled = self.image(rearrange(video, "b f c h w -> (b f) c h w") * 2 - 1).pooled.float()
+        return rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
+
+    def keypoints(self, video: Float[Tensor, "frames 3 height width"]) -> tuple[Tensor, Tensor]:
+        """Joints (frames, 18, 2) in px and confidences (frames, 18); nobody found gives zeros."""
+        found = [self.detector.detect(to_uint8(frame)) for frame in video]
+        best = [max(people, key=lambda p: p.score) if people else None for people in found]
+        xy = torch.stack([torch.zeros(18, 2) if p is None else torch.as_tensor(p.xy).float() for p in best])
+        confidence = torch.stack(
+            [torch.zeros(18) if p is None else torch.as_tensor(p.confidence).float() for p in best]
+        )
+        return xy, confidence
+
+    @torch.no_grad()
+    def dynamic(self, features: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch"]:
+        """Which of the dynamics a clip shows, as an index into `DYNAMICS`: the nearest caption by mini-CLIP."""
+        names = list(DYNAMICS)
+        words = torch.stack(
+            [F.normalize(self.text.pooled(list(DYNAMIC_WORDS[n])).float(), dim=-1).mean(0) for n in names]
+        )
+        return (features.mean(1) @ words.T).argmax(1)
+
+
+def open_judge(mini: Path, detector: PoseDetector, *, device: torch.device | str = "cpu") -> Judge:
+    """Opens the judge with the CLIP of a mini folder."""
+    text = OpenCLIPTextEncoder.from_pretrained(mini / "text_encoder", torch_dtype=torch.float32)
+    image = OpenCLIPVisionEncoder.from_pretrained(mini / "image_encoder", torch_dtype=torch.float32)
+    return Judge(image=image.to(device).eval(), text=text.to(device).eval(), detector=detector)
+
+
+def pck(found: Tensor, confidence: Tensor, truth: Tensor, exists: Tensor, share: float = PCK_SHARE) -> tuple[int, int]:
+    """(right, all) joints: right are those seen within `share` of the larger side of the character's box."""
+    low = truth.masked_fill(~exists[..., None], torch.inf).amin(-2)
+    high = truth.masked_fill(~exists[..., None], -torch.inf).amax(-2)
+    size = (high - low).amax(-1, keepdim=True)
+    right = ((found - truth).norm(dim=-1) < share * size) & (confidence > 0) & exists
+    return int(right.sum()), int(exists.sum())
+
+
+def to_uint8(picture: Float[Tensor, "3 height width"]) -> Tensor:
+    """From RGB in 0..1 to uint8 (height, width, 3), as a detector and the pipeline take it."""
+    return rearrange((picture.clamp(0, 1) * 255).round().byte(), "c h w -> h w c")
