@@ -38,6 +38,7 @@ class KeypointNet(nn.Module):
         self.up1 = nn.Conv2d(2 * w, w, 1)
         self.merge1 = _Residual(w)
         self.head = nn.Conv2d(w, NUM_JOINTS, 1)
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -4.0)  # almost every cell is empty
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch joints rows columns"]:

@@ -15,8 +15,9 @@ from torch import Tensor
 from pose.draw import draw_poses
 from pose.media import read_image
 from pose.sequence import PoseSequence
+from studio.characters import CHARACTERS, picture_file
 from studio.driving import Driving, describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
-from studio.errors import RequestError
+from studio.errors import RequestError, did_you_mean
 from studio.files import check_output, moved_in, sha256
 from studio.placement import Placement, choose_canvas
 from studio.progress import OnNote, OnProgress, Progress, peak_memory_bytes, unheard
@@ -106,7 +107,7 @@ def check_animate(request: AnimateRequest) -> None:
         RequestError: names the flag, the value and the fix.
     """
     check_output(output_of(request), suffixes=(".mp4",))
-    _check_file(request.reference, "--reference")
+    _check_picture(request.reference, "--reference")
     kind = kind_of(request.driving)
     if request.reference_pose is not None and not request.reference_pose.exists():
         raise RequestError(f"--reference-pose {request.reference_pose}: no such file")
@@ -121,7 +122,7 @@ def check_background(request: BackgroundRequest) -> None:
         RequestError: names the flag, the value and the fix.
     """
     check_output(output_of(request), suffixes=(".mp4",))
-    _check_file(request.image, "--image")
+    _check_picture(request.image, "--image")
 
 
 def output_of(request: AnimateRequest | BackgroundRequest) -> Path:
@@ -147,7 +148,8 @@ def run_animate(
     """
     check_animate(request)
     job = _Job(request, on_progress, on_note)
-    source = read_image(request.reference)
+    reference = picture_file(request.reference)
+    source = read_image(reference)
     pipe, weights = job.pipeline(pipeline)
     driving = read_driving(
         request.driving, model_fps=float(pipe.config["fps"]), fps=request.fps, num_frames=request.num_frames,
@@ -163,7 +165,7 @@ def run_animate(
         pipe, picture, poses.fps, prompt=request.prompt, num_frames=len(poses),
         poses=poses, reference_pose=reference_pose, driving=driving,
     )  # fmt: skip
-    inputs = {"reference": _described(request.reference)}
+    inputs = {"reference": _described(reference)}
     if driving.kind != "motion":
         inputs["driving"] = _described(Path(request.driving))
     facts = job.facts(inputs, weights) | {"driving": {"kind": driving.kind, **describe_poses(poses)}}
@@ -186,12 +188,13 @@ def run_background(
     """
     check_background(request)
     job = _Job(request, on_progress, on_note)
-    source = read_image(request.image)
+    image = picture_file(request.image)
+    source = read_image(image)
     pipe, weights = job.pipeline(pipeline)
     placement = job.place(source, pipe)
     picture, fps = placement.picture(source), request.fps or float(pipe.config["fps"])
     frames = job.sample(pipe, picture, fps, prompt=request.prompt, num_frames=request.num_frames)
-    facts = job.facts({"image": _described(request.image)}, weights)
+    facts = job.facts({"image": _described(image)}, weights)
     return Animation(frames=frames, fps=fps, request=request, picture=picture, poses=None, facts=facts,
                      notes=tuple(job.notes))  # fmt: skip
 
@@ -272,11 +275,17 @@ def _bytes(video: Tensor) -> UInt8[Tensor, "frames height width 3"]:
     return (video[0].float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
 
 
-def _check_file(path: Path, flag: str) -> None:
+def _check_picture(path: Path, flag: str) -> None:
+    path = picture_file(path)
     if path.is_dir():
         raise RequestError(f"{flag} {path}: is a folder; give a picture file")
     if not path.exists():
-        raise RequestError(f"{flag} {path}: no such file")
+        hint = did_you_mean(str(path), CHARACTERS)
+        if path.suffix:
+            raise RequestError(f"{flag} {path}: no such file{hint}")
+        raise RequestError(
+            f"{flag} {path}: no such file and no bundled character{hint}; `studio characters` lists them"
+        )
 
 
 def _described(path: Path) -> dict[str, Any]:

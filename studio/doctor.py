@@ -14,6 +14,7 @@ from studio.weights import mini_detector, mini_folder
 
 _NEEDED_DISK_GB: Final = 2.0
 _OLDEST_TORCH: Final = (2, 11)
+APT_LINE: Final = "sudo apt-get install libgl1 libglib2.0-0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Check:
 def run_checks() -> list[Check]:
     """Runs every check. A check that breaks is a finding, not a crash."""
     checks: list[Check] = []
-    for check in (_python, _packages, _torch, _devices, _attention, _xformers, _video_codecs, _onnxruntime,
+    for check in (_python, _packages, _system_libraries, _torch, _devices, _attention, _xformers, _video_codecs, _onnxruntime,
                   _mini_weights, _detectors, _disk, _memory):  # fmt: skip
         checks += _guarded(check)
     return checks
@@ -61,6 +62,15 @@ def _packages() -> list[Check]:
     found = f"animatex-studio {our_version()}, " + ", ".join(f"{name} {package_version(name)}" for name in PACKAGES)
     fix = "" if not missing else f"{sys.executable} -m pip install {' '.join(missing)}"
     return [Check(name="packages", ok=not missing, found=found, fix=fix)]
+
+
+def _system_libraries() -> list[Check]:
+    """OpenCV's wheel carries Qt, which needs two libraries of the system that small images leave out."""
+    try:
+        import cv2
+    except ImportError as error:
+        return [Check(name="system libraries", ok=False, found=str(error), fix=APT_LINE)]
+    return [Check(name="system libraries", ok=True, found=f"libgl1 and libglib2.0-0: opencv {cv2.__version__} loads")]
 
 
 def _torch() -> list[Check]:

@@ -74,7 +74,7 @@ class AnimateRequest(SamplingRequest):
     """Animates the reference picture with the driving motion; writes an MP4 and a sidecar OUT.json."""
 
     reference: Path
-    """The picture to animate."""
+    """The picture to animate: a file, or a bundled character (see `studio characters`)."""
     driving: Annotated[str, Field(min_length=1)]
     """The motion: a video, a keypoint file or folder, or a bundled motion (see `studio motions`)."""
     prompt: Prompt = ""
@@ -103,7 +103,7 @@ class BackgroundRequest(SamplingRequest):
     """Brings a picture alive after a text, without a pose; writes an MP4 and a sidecar OUT.json."""
 
     image: Path
-    """The picture to bring alive."""
+    """The picture to bring alive: a file, or a bundled character (see `studio characters`)."""
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
     """What happens in the video."""
     num_frames: Annotated[int, Field(ge=1, le=100_000), Unit("frames")] = 17
