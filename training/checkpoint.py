@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 LATEST = "latest"
+_OLDER = f"write the name of an older checkpoint into the file {LATEST!r} beside it"
+_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class CheckpointError(ValueError):
@@ -44,12 +47,14 @@ def save_checkpoint(
     write_text(staged / "state.json", json.dumps({**state, "step": step}, indent=2))
     _sync(staged)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(run / f".{final.name}.replaced.tmp")
     staged.rename(final)
     write_text(run / LATEST, final.name)
     _sync(run)
-    old = sorted(run.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[1]))
-    for path in old[: -max(1, keep)]:
+    numbered = {path: int(name[1]) for path in run.iterdir() if (name := _NAME.fullmatch(path.name))}
+    old = sorted(numbered, key=numbered.__getitem__)[: -max(1, keep)]
+    # also what earlier processes left half written
+    for path in [*old, *run.glob(".checkpoint-*.tmp")]:
         if path != final:
             shutil.rmtree(path)
     return final
@@ -82,10 +87,16 @@ def load_checkpoint(
     """Reads every safetensors file and the state of a checkpoint.
 
     Raises:
-        CheckpointError: a file is damaged.
+        CheckpointError: a file is damaged or missing.
     """
     try:
         tensors = {file.stem: load_file(file, device=str(device)) for file in sorted(path.glob("*.safetensors"))}
-        return tensors, json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}; resume from an older one") from error
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}; {_OLDER}") from error
+    for name in ("model", "average"):
+        if name not in tensors:
+            raise CheckpointError(f"checkpoint {path} has no {name}.safetensors; {_OLDER}")
+    if not isinstance(state, dict) or not {"step", "fingerprint"} <= state.keys():
+        raise CheckpointError(f"checkpoint {path}: state.json does not tell the step and the fingerprint; {_OLDER}")
+    return tensors, state

@@ -1,8 +1,20 @@
 """The knobs that every training run has; recipes add their own."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _whole_latents(count: int) -> int:
+    if count % 4 != 1:
+        raise ValueError(
+            f"must be 4k + 1 (the codec makes one latent frame of 4), such as {max(1, count // 4 * 4 + 1)}"
+        )
+    return count
+
+
+FrameCount = Annotated[int, AfterValidator(_whole_latents)]
+"""Frames of a clip, 4k + 1."""
 
 
 class TrainingConfig(BaseModel):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
@@ -45,7 +45,7 @@ class Learner(Protocol):
 
 
 class NotFiniteError(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss or its gradient became NaN or infinite."""
 
 
 def step_generator(seed: int, step: int, process: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -87,13 +87,10 @@ def train(
 
     Raises:
         CheckpointError: there is nothing to resume, or it is of another run.
-        NotFiniteError: the loss is NaN or infinite; the last checkpoint is untouched.
+        NotFiniteError: the loss or its gradient is NaN or infinite; the last checkpoint is untouched.
+        ValueError: the device is not here, or the batch cannot be shared among the processes.
     """
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-        cpu=device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    accelerator = _accelerator(device)
     where = accelerator.device
     learner.to(where)
     names = {name: p for name, p in learner.named_parameters() if p.requires_grad}
@@ -108,6 +105,7 @@ def train(
         raise ValueError(f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes")
     began = time.monotonic()
     saved = done
+    whole = True
     reason, complete = "all steps done", True
 
     def save(step: int) -> Event:
@@ -126,23 +124,24 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(step, config)
             learner.train()
-            with accelerator.autocast():
+            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
                 losses = wrapped(batch, task, generator)
             accelerator.backward(losses["loss"])
             values = {name: float(loss.detach()) for name, loss in losses.items()}
             if not all(math.isfinite(v) for v in values.values()):
-                raise NotFiniteError(
-                    f"step {step}: the losses are {values}; the last checkpoint is {latest_checkpoint(run)}"
-                )
+                raise NotFiniteError(_not_finite(step, f"the losses are {values}", run))
             for name, parameter in names.items():
                 if not task.trains(name):
                     parameter.grad = None
-            accelerator.clip_grad_norm_(names.values(), config.max_grad_norm)
+            norm = float(accelerator.clip_grad_norm_(names.values(), config.max_grad_norm))
+            if not math.isfinite(norm):
+                raise NotFiniteError(_not_finite(step, f"the gradient's norm is {norm} (losses {values})", run))
+            whole = False
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             decay = min(config.ema_decay, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(average.values()), [p.detach() for p in names.values()], 1 - decay)
-            done = step + 1
+            done, whole = step + 1, True
             yield Step(
                 step=done,
                 total_steps=config.steps,
@@ -152,7 +151,7 @@ def train(
                 seconds=time.monotonic() - started,
                 peak_bytes=peak_bytes(where),
             )
-            stop = should_stop()
+            stop = _agree(should_stop(), accelerator)
             if stop:
                 reason, complete = stop, False
                 break
@@ -161,9 +160,12 @@ def train(
                 yield save(done)
             if done % config.evaluate_every == 0 and done < config.steps and accelerator.is_main_process:
                 yield Evaluated(step=done, metrics=_evaluate_average(learner, names, average))
+    except NotFiniteError:
+        saved = done  # what led here is not worth a checkpoint, which would push out an older one
+        raise
     finally:
-        # also when the caller closes the iterator or presses Ctrl-C: what was learned is kept
-        if saved != done and accelerator.is_main_process:
+        # also when the caller closes the iterator or presses Ctrl-C: what was learned is kept, but never half a step
+        if saved != done and whole and accelerator.is_main_process:
             last = save(done)
             saved = done
         else:
@@ -175,6 +177,36 @@ def train(
         metrics = _evaluate_average(learner, names, average)
         yield Evaluated(step=done, metrics=metrics)
     yield Finished(step=done, complete=complete, reason=reason, seconds=time.monotonic() - began, metrics=metrics)
+
+
+def _accelerator(device: str | None) -> Accelerator:
+    """Precision is not its business here: it is one a process, and the next run may want another."""
+    if device is not None and device != "cpu":
+        index = torch.device(device).index or 0
+        if index >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {device}: there are {torch.cuda.device_count()} CUDA devices here; use cpu or auto"
+            )
+        torch.cuda.set_device(index)
+    return Accelerator(
+        mixed_precision="no",
+        cpu=device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _agree(stop: str | None, accelerator: Accelerator) -> str | None:
+    """The main process decides for all, or some would wait for ever for those that stopped."""
+    if accelerator.num_processes == 1:
+        return stop
+    flag = broadcast(torch.tensor([stop is not None], dtype=torch.uint8, device=accelerator.device))
+    return (stop or "the main process stopped") if bool(flag) else None
+
+
+def _not_finite(step: int, what: str, run: Path) -> str:
+    return (
+        f"step {step}: {what}; the last checkpoint is {latest_checkpoint(run)}; start anew with a lower learning_rate"
+    )
 
 
 def load_average(learner: nn.Module, checkpoint: Path) -> int:
@@ -194,11 +226,13 @@ def _evaluate_average(
     trained = {name: p.detach().clone() for name, p in names.items()}
     learner.eval()
     with torch.no_grad():
-        for name, p in names.items():
-            p.copy_(average[name])
-        metrics: dict[str, float] = learner.evaluate()
-        for name, p in names.items():
-            p.copy_(trained[name])
+        try:
+            for name, p in names.items():
+                p.copy_(average[name])
+            metrics: dict[str, float] = learner.evaluate()
+        finally:  # an interrupted evaluation must not leave the average to be saved as the weights
+            for name, p in names.items():
+                p.copy_(trained[name])
     learner.train()
     return metrics
 
@@ -232,11 +266,16 @@ def _restore(
     if tensors["model"].keys() != names.keys():
         odd = sorted(tensors["model"].keys() ^ names.keys())
         raise CheckpointError(f"{path} is of another network: {odd[0]!r} and {len(odd) - 1} more names differ")
+    for name, parameter in names.items():
+        if tensors["model"][name].shape != parameter.shape:
+            found, wanted = tuple(tensors["model"][name].shape), tuple(parameter.shape)
+            raise CheckpointError(f"{path} is of another network: {name} has the shape {found}, now it is {wanted}")
     with torch.no_grad():
         for name, parameter in names.items():
             parameter.copy_(tensors["model"][name])
             average[name].copy_(tensors["average"][name])
     for key, value in tensors.get("optimizer", {}).items():
         name, field = key.rsplit(":", 1)
-        optimizer.state[names[name]][field] = value.clone()
+        # counters stay on the CPU, where the optimizer made them: a step reads them
+        optimizer.state[names[name]][field] = value.cpu() if value.ndim == 0 else value.clone()
     return int(state["step"])

@@ -7,9 +7,22 @@ ours, see docs): a parameter outside a task has no gradient in that task's step,
 
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+"""A regular expression."""
 
 
 class Task(BaseModel):
@@ -21,7 +34,7 @@ class Task(BaseModel):
     """Stands in the events beside the loss."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the batches, relative to the other tasks."""
-    trainable: str = ".*"
+    trainable: Pattern = ".*"
     """Regular expression over parameter names: what this task may move."""
 
     def trains(self, parameter: str) -> bool:

@@ -1,7 +1,8 @@
 """The drawn world: every clip is a number, and everything about it follows from that number.
 
-Splits never share a number, and val and test also hold back combinations: the body plan x pattern and place x dynamic
-pairs of `held_out` are never trained on.
+Splits never share a number, and some combinations are held back: the body plan x pattern and place x dynamic pairs of
+`held_out` are never trained on. Half of the pairs in val and test are those, the other half is drawn from all pairs,
+so that every plan, pattern, place and dynamic is measured.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from training.data.puppets import COLOURS, PLANS, Puppet, Puppets, draw_puppet, 
 Split = Literal["train", "val", "test"]
 Kind = Literal["animation", "background"]
 FPS: Final = 12.0
-_SPLITS: Final = {"train": 0, "val": 1, "test": 2}
+_SPLITS: Final = {"train": range(2**30), "val": range(2**30, 2**30 + 2**29), "test": range(2**30 + 2**29, 2**31)}
+"""Where the numbers of each split lie. They must fit in 31 bits: torch's CPU generator looks at 32 bits of a seed only,
+so that seeds 2^32 apart would draw the same clip."""
 
 
 def held_out(first: int, second: int) -> bool:
@@ -79,13 +82,21 @@ def _sequence(xy: Tensor, confidence: Tensor, video: Tensor) -> PoseSequence:
 
 
 def clip_spec(split: Split, index: int, kind: Kind = "animation", *, num_frames: int = 17) -> ClipSpec:
-    """Decides everything about clip `index` of a split."""
-    seed = ((_SPLITS[split] << 40) + index) * 2 + (kind == "background")
+    """Decides everything about clip `index` of a split.
+
+    Raises:
+        ValueError: the split has no such number.
+    """
+    numbers_of_split = _SPLITS[split]
+    if not 0 <= index < len(numbers_of_split):
+        raise ValueError(f"clip {index} of {split}: it has the numbers 0 to {len(numbers_of_split) - 1}")
+    seed = numbers_of_split[index] * 2 + (kind == "background")
     generator = torch.Generator().manual_seed(seed * 0x9E3779B1 % (1 << 62))
     numbers = iter(torch.rand(32, generator=generator).tolist())
     plan, pattern = _pair(list(PLANS), list(PATTERNS), split, generator)
-    dynamics = [name for name in DYNAMICS if kind == "animation" or name != "still"]
-    place, dynamic = _pair(list(PLACES), dynamics, split, generator)
+    place, dynamic = _pair(
+        list(PLACES), list(DYNAMICS), split, generator, never="still" if kind == "background" else None
+    )
     if kind == "animation" and next(numbers) < 0.7:
         dynamic = "still"
     colours = list(COLOURS)
@@ -129,12 +140,17 @@ def _pale(colour: tuple[float, float, float], amount: float) -> tuple[float, flo
     return (r, g, b)
 
 
-def _pair(first: Sequence[str], second: Sequence[str], split: Split, generator: torch.Generator) -> tuple[str, str]:
-    """Draws a pair of kinds, from the held-out ones exactly when the split is not train."""
+def _pair(
+    first: Sequence[str], second: Sequence[str], split: Split, generator: torch.Generator, *, never: str | None = None
+) -> tuple[str, str]:
+    """Draws a pair of kinds: for train never one that is held out, else half of the time only those."""
+    allowed = [name for name in second if name != never]
+    only_held_out = split != "train" and float(torch.rand((), generator=generator)) < 0.5
     while True:
-        a, b = (int(torch.randint(len(names), (), generator=generator)) for names in (first, second))
-        if held_out(a, b) == (split != "train"):
-            return first[a], second[b]
+        a, b = (names[int(torch.randint(len(names), (), generator=generator))] for names in (first, allowed))
+        held = held_out(first.index(a), second.index(b))
+        if held if only_held_out else not held or split != "train":
+            return a, b
 
 
 def motion_angles(spec: ClipSpec, num_frames: int) -> Float[Tensor, "frames channels"]:

@@ -27,12 +27,15 @@ from pose.augment import EPIConfig, augment_poses
 from pose.draw import draw_poses
 from pose.implicit import keypoint_features
 from pose.sequence import PoseSequence
+from training.config import FrameCount
 from training.data.latents import Encoders, LatentClips, encode_specs
 from training.data.world import Kind, Split, clip_spec, joints_of_specs
 from training.recipes.base import RECIPES, Recipe
-from training.tasks import Task
+from training.tasks import Pattern, Task
 
 SIZE = (128, 128)
+EVALUATED_CLIPS = 32
+"""Held-out animations that an evaluation measures; of backgrounds it takes half as many."""
 
 
 @RECIPES.register("mini-animator")
@@ -50,9 +53,9 @@ class AnimatorRecipe(Recipe):
     """Peak learning rate of Muon and AdamW alike."""
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     """Decay of the averaged weights, which are the ones that are evaluated and exported."""
-    num_frames: int = Field(default=17, ge=5)
+    num_frames: FrameCount = Field(default=17, ge=5)
     """Frames of a whole clip, 4k + 1."""
-    short_frames: int = Field(default=5, ge=1)
+    short_frames: FrameCount = Field(default=5, ge=1)
     """Frames of a short clip, 4k + 1: most of what a pose does to a picture can be learned from these."""
     short_share: float = Field(default=0.7, ge=0, le=1)
     """The first part of the training, on short clips."""
@@ -60,7 +63,7 @@ class AnimatorRecipe(Recipe):
     """How many times more clips a step of that part has, for about the same time."""
     background_weight: float = Field(default=0.25, ge=0, lt=1)
     """Share of the TI2V task; 0 trains animation alone."""
-    background_trainable: str = r"transformer\..*"
+    background_trainable: Pattern = r"transformer\..*"
     """What a TI2V step may move: by default everything but the pose indicators."""
     pose_dropout: float = Field(default=0.1, ge=0, le=1)
     """How often the explicit pose and the reference pose are left out, each clip for itself."""
@@ -127,7 +130,7 @@ class AnimatorLearner(nn.Module):
         self.vae, self.text_encoder, self.image_encoder = (
             part.eval().requires_grad_(False) for part in (encoders.vae, encoders.text, encoders.image)
         )
-        self._shards: dict[tuple[Kind, int], LatentClips] = {}
+        self._shards: dict[tuple[Kind, int, int], LatentClips] = {}
         self._pool: list[PoseSequence] = []
 
     def train(self, mode: bool = True) -> "AnimatorLearner":
@@ -193,12 +196,12 @@ class AnimatorLearner(nn.Module):
         """The pool of other bodies, from a part of the training numbers that no shard reaches."""
         if not self._pool:
             self._pool = joints_of_specs(
-                [clip_spec("train", (1 << 31) + k) for k in range(self.config.pool_size)], SIZE
+                [clip_spec("train", (1 << 29) + k) for k in range(self.config.pool_size)], SIZE
             )
         return self._pool
 
     def _shard(self, kind: Kind, number: int, num_frames: int) -> LatentClips:
-        key = (kind, number)
+        key = (kind, number, num_frames)
         if key not in self._shards:
             share = self.config.background_weight if kind == "background" else 1 - self.config.background_weight
             count = max(2, math.ceil(self.config.shard_clips * share))
@@ -253,8 +256,10 @@ class AnimatorLearner(nn.Module):
     def evaluate(self) -> dict[str, float]:
         """Loss on held-out clips at fixed noise, with the pose and without it, and of the background task."""
         generator = torch.Generator().manual_seed(1)
-        animation = self._with_poses(self._held_out("animation", 32), None)
-        background = Samples(clips=self._held_out("background", 16), pose=None, reference_pose=None, keypoints=None)
+        animation = self._with_poses(self._held_out("animation", EVALUATED_CLIPS), None)
+        background = Samples(
+            clips=self._held_out("background", EVALUATED_CLIPS // 2), pose=None, reference_pose=None, keypoints=None
+        )
         metrics = {}
         for name, samples, dropped in (
             ("val_animation", animation, ()),

@@ -13,9 +13,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.codecs import mini_codec
+from training.config import FrameCount
 from training.data.world import Kind, clip_spec, draw_clips
 from training.recipes.base import RECIPES, Recipe
 from training.tasks import Task
+
+EVALUATED_CLIPS = 12
+"""Held-out clips that an evaluation measures."""
+MEASURED_CLIPS = 64
+"""Training clips that the mean and deviation of the latents are taken from."""
 
 Crops = Float[Tensor, "batch 3 frames height width"]
 
@@ -32,9 +38,9 @@ class CodecRecipe(Recipe):
     """Crops a step, over all processes."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """Peak learning rate of Muon and AdamW alike."""
-    crop: int = Field(default=64, ge=32, multiple_of=16)
+    crop: int = Field(default=64, ge=32, le=128, multiple_of=16)
     """Side of a training crop. [px]"""
-    num_frames: int = Field(default=5, ge=1)
+    num_frames: FrameCount = Field(default=5, ge=1)
     """Frames of a training crop, 4k + 1."""
     image_share: float = Field(default=0.6, ge=0, le=1)
     """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
@@ -97,7 +103,7 @@ class CodecLearner(nn.Module):
         """PSNR on held-out whole clips of 17 frames, in dB."""
         device = next(self.parameters()).device
         errors = []
-        for k in range(12):
+        for k in range(EVALUATED_CLIPS):
             clip = draw_clips([clip_spec("val", k, _kind(k))], device=device)
             video = rearrange(clip.video, "b f c h w -> b c f h w")
             decoded = self.vae.decode(self.vae.encode(video * 2 - 1).latent_dist.mean).sample / 2 + 0.5
@@ -106,12 +112,12 @@ class CodecLearner(nn.Module):
         return {"psnr_db": float((-10 * mse.log10()).mean()), "psnr_worst_db": float((-10 * mse.log10()).min())}
 
     @torch.no_grad()
-    def latent_statistics(self, num_clips: int = 64) -> tuple[list[float], list[float]]:
+    def latent_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation of each latent channel over training clips."""
         device = next(self.parameters()).device
         latents = []
-        for k in range(num_clips):
-            clip = draw_clips([clip_spec("train", (1 << 30) + k, _kind(k))], device=device)
+        for k in range(MEASURED_CLIPS):
+            clip = draw_clips([clip_spec("train", (1 << 29) + k, _kind(k))], device=device)
             latents.append(self.vae.encode(rearrange(clip.video, "b f c h w -> b c f h w") * 2 - 1).latent_dist.mean)
         all_latents = rearrange(torch.cat(latents).float(), "b c f h w -> c (b f h w)")
         return all_latents.mean(1).tolist(), all_latents.std(1).tolist()

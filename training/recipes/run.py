@@ -1,6 +1,7 @@
 """Runs a recipe in a run folder: effective config, events, checkpoints, exported weights and a model card."""
 
 import json
+import os
 import shutil
 import time
 import tomllib
@@ -85,17 +86,24 @@ def run_recipe(
         raise CheckpointError(
             f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder"
         )
+    main = os.environ.get("RANK", "0") == "0"  # `accelerate launch` starts several of us; one writes
     run.mkdir(parents=True, exist_ok=True)
-    (run / "stop").unlink(missing_ok=True)
-    _write_config(run, name, recipe)
+    if main:
+        (run / "stop").unlink(missing_ok=True)
+    if main and not resume:
+        _write_config(run, name, recipe)
     learner = recipe.build(mini)
-    fingerprint = {"recipe": name, **recipe.model_dump(exclude=_NOT_IN_FINGERPRINT)}
-    with (run / "events.jsonl").open("a", encoding="utf-8") as log:
+    # as JSON gives it back: a tuple of the settings is a list in the checkpoint
+    fingerprint = {"recipe": name, **recipe.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)}
+    with (run / "events.jsonl" if main else Path(os.devnull)).open("a", encoding="utf-8") as log:
         for event in train(
             learner, recipe, run, resume=resume, fingerprint=fingerprint, device=device,
             should_stop=_stopper(run, began, time_limit_s),
         ):  # fmt: skip
-            if isinstance(event, Finished) and event.complete:
+            if main and resume:  # not before the loop has found the settings to be those of the checkpoint
+                _write_config(run, name, recipe)
+                resume = False
+            if main and isinstance(event, Finished) and event.complete:
                 checkpoint = latest_checkpoint(run)
                 assert checkpoint is not None
                 load_average(learner, checkpoint)
@@ -129,7 +137,15 @@ def _stopper(run: Path, began: float, time_limit_s: float | None) -> Callable[[]
 
 
 def _write_config(run: Path, name: str, recipe: Recipe) -> None:
-    lines = [f"recipe = {json.dumps(name)}", "", "[settings]"]
-    # JSON scalars and lists are TOML as they stand; None has no TOML form and is the default of what is left out
-    lines += [f"{key} = {json.dumps(value)}" for key, value in recipe.model_dump().items() if value is not None]
+    lines = [f"recipe = {json.dumps(name)}", "", *_toml_table("settings", recipe.model_dump(mode="json"))]
     write_text(run / "config.toml", "\n".join(lines) + "\n")
+
+
+def _toml_table(name: str, values: Mapping[str, Any]) -> list[str]:
+    """JSON scalars and lists are TOML as they stand; None has no TOML form and is the default of what is left out."""
+    plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
+    lines = [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items())]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += ["", *_toml_table(f"{name}.{key}", value)]
+    return lines

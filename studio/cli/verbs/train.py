@@ -85,7 +85,7 @@ def run_recipes(_: RecipesRequest, console: Console) -> Result:
     rows = []
     for name in RECIPES:
         recipe = RECIPES[name]
-        settings = {field: info.default for field, info in recipe.model_fields.items() if not info.is_required()}
+        settings = recipe().model_dump(mode="json")
         rows.append({"name": name, "about": recipe.about, "needs": list(recipe.needs), "settings": settings})
         console.say(f"{name:<16}{recipe.about}")
     return {"recipes": rows}
@@ -152,7 +152,7 @@ def _follow(
     seconds = time.monotonic() - began
     return {
         "run": str(run), "recipe": name, "steps": last.step, "complete": last.complete, "reason": last.reason,
-        "loss": sum(losses.values()) if losses else None, "losses": losses, "metrics": last.metrics,
+        "loss": losses.get("loss"), "losses": losses, "metrics": last.metrics,
         "seconds": round(seconds, 3), "seconds_per_step": round(seconds / made, 4) if made else None,
         "peak_memory_bytes": peak_memory_bytes(), "weights": str(run / "mini") if last.complete else None,
     }  # fmt: skip

@@ -1,0 +1,72 @@
+"""A real learner that trains in a millisecond; run as a script it trains in the processes of `accelerate launch`."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.config import TrainingConfig
+from training.tasks import Task
+
+
+class Toy(nn.Module):
+    """An embedding, a filter, a matrix and a bias: every kind of weight that the optimizer tells apart."""
+
+    def __init__(self, *, seed: int = 0, noise: float = 0.1, evaluated: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.table = nn.Embedding(4, 8)
+        self.filter = nn.Conv1d(2, 3, 3, padding=1)
+        self.adapter = nn.Linear(8, 8)
+        self.head = nn.Linear(12, 2)
+        self.tasks = (
+            Task(name="both", weight=0.6),
+            Task(name="rest", weight=0.4, trainable=r"(?!adapter).*"),
+        )
+        self.noise = noise
+        self.poisoned_at: int | None = None
+        self.infinite_gradient_at: int | None = None
+        self.asked: list[tuple[str, int, int]] = []
+
+    def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        self.asked.append((task.name, first, count))
+        x, kinds = [], []
+        for k in range(first, first + count):
+            own = torch.Generator().manual_seed(k)
+            x.append(torch.randn(8, generator=own))
+            kinds.append(k % 4)
+        inputs = torch.stack(x)
+        clean = torch.stack([inputs.sum(1).tanh(), inputs[:, 0]], dim=1)
+        noise = torch.randn(clean.shape, generator=generator) * self.noise
+        poison = torch.zeros(())
+        if self.poisoned_at is not None and first <= self.poisoned_at < first + count:
+            poison = torch.tensor(torch.nan)
+        return {"x": inputs, "kind": torch.tensor(kinds), "y": clean + noise + poison, "first": torch.tensor(first)}
+
+    def forward(self, batch: dict[str, Tensor], task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        hidden = self.adapter(batch["x"]) + self.table(batch["kind"])
+        out = self.head(self.filter(hidden.view(-1, 2, 4)).flatten(1))
+        loss = F.mse_loss(out.float(), batch["y"])
+        if self.infinite_gradient_at == int(batch["first"]):
+            loss = loss + (self.head.bias.sum() * 0).sqrt()  # 0, with the slope of a root at 0
+        return {"loss": loss}
+
+    def evaluate(self) -> dict[str, float]:
+        return {"weight": float(self.head.weight.sum())}
+
+
+def config(**changes: object) -> TrainingConfig:
+    values: dict[str, object] = {
+        "steps": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 2, "precision": "fp32",
+        "checkpoint_every": 100, "evaluate_every": 100, "keep_checkpoints": 2,
+    }  # fmt: skip
+    return TrainingConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    from training.loop import train
+
+    for _ in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu"):
+        pass
