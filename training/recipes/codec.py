@@ -46,13 +46,19 @@ class CodecRecipe(Recipe):
     """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
     image_factor: int = Field(default=4, ge=1)
     """How many times more crops a step of that part has, for about the same time."""
+    start_from: str = ""
+    """A folder with a trained `vae/` to go on from; empty for a new one."""
     kl_weight: float = Field(default=2e-5, ge=0)
     """Weight of the mean Kullback-Leibler term, which keeps latents near N(0, 1)."""
 
     def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
         """Makes an untrained codec."""
         torch.manual_seed(self.seed)
-        return CodecLearner(self)
+        learner = CodecLearner(self)
+        if self.start_from:
+            trained = AutoencoderKLWan.from_pretrained(Path(self.start_from) / "vae", torch_dtype=torch.float32)
+            learner.vae.load_state_dict(trained.state_dict())
+        return learner
 
     def export(self, learner: nn.Module, folder: Path) -> None:
         """Writes `vae/`, with the mean and deviation of its latents measured on training clips."""
