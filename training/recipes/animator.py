@@ -163,12 +163,16 @@ class AnimatorLearner(nn.Module):
         """Takes clips of the current shard at random and draws their skeletons, bent for the animation task."""
         config = self.config
         short = first < config.short_share * config.steps * config.batch_size
-        count = count * config.short_factor if short else count
+        share, count = count, count * config.short_factor if short else count
         step = first // config.batch_size
         clips_a_step = config.batch_size * (config.short_factor if short else 1)
         steps_a_shard = max(1, round(config.shard_clips * config.shard_uses / clips_a_step))
         kind: Kind = "background" if task.name == "background" else "animation"
-        shard = self._shard(kind, step // steps_a_shard, config.short_frames if short else config.num_frames)
+        # each process draws and encodes its own part of a shard, the same one that its batches are taken from
+        processes = config.batch_size // share
+        number = step // steps_a_shard * processes + first % config.batch_size // share
+        num_frames = config.short_frames if short else config.num_frames
+        shard = self._shard(kind, number, num_frames, config.shard_clips / processes)
         clips = shard.take(torch.randint(len(shard), (count,), generator=generator))
         if kind == "background":
             return Samples(clips=clips, pose=None, reference_pose=None, keypoints=None)
@@ -200,11 +204,11 @@ class AnimatorLearner(nn.Module):
             )
         return self._pool
 
-    def _shard(self, kind: Kind, number: int, num_frames: int) -> LatentClips:
+    def _shard(self, kind: Kind, number: int, num_frames: int, clips: float) -> LatentClips:
         key = (kind, number, num_frames)
         if key not in self._shards:
             share = self.config.background_weight if kind == "background" else 1 - self.config.background_weight
-            count = max(2, math.ceil(self.config.shard_clips * share))
+            count = max(2, math.ceil(clips * share))
             specs = [clip_spec("train", number * count + k, kind, num_frames=num_frames) for k in range(count)]
             for old in [k for k in self._shards if k[0] == kind]:
                 del self._shards[old]
