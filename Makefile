@@ -39,7 +39,7 @@ $(INSTALLED_DEV): pyproject.toml | $(INSTALLED)
 	@touch $(INSTALLED) $@
 
 demo: install
-	$(BIN)/studio animate --reference rabbit --driving wave-both --prompt "a green and white checked blob with long rabbit ears waves both arms overhead" --seed 0 --preview --output out/demo.mp4
+	$(BIN)/studio animate --reference juice-box --driving wave-both --prompt "a white and teal striped juice box waves both arms overhead" --seed 0 --preview --output out/demo.mp4
 	@echo "the video          out/demo.mp4"
 	@echo "how it was made    out/demo.json"
 	@echo "contact sheet      out/demo.png"

@@ -14,7 +14,7 @@ from PIL import Image
 from training.data.world import clip_spec, draw_clips
 
 CHARACTERS = {
-    "rabbit": 10106, "juice-box": 10047, "monster": 10076, "cat": 10144, "lanky-bear": 10059, "imp": 10084,
+    "bean": 10814, "bear": 10242, "cat": 10669, "juice-box": 10336, "monster": 10145, "rabbit": 10471,
 }  # fmt: skip
 """Name -> the number of its clip in the test split."""
 

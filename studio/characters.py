@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Final
 
 CHARACTERS: Final[Mapping[str, str]] = {
-    "cat": "a purple figure with pointed cat ears",
-    "imp": "a red stubby figure with pointed cat ears",
-    "juice-box": "a striped green juice box",
-    "lanky-bear": "a green and orange dotted tall thin person with round bear ears",
-    "monster": "a checked orange round monster",
-    "rabbit": "a green and white checked blob with long rabbit ears",
+    "bean": "a yellow and white striped walking bean",
+    "bear": "an orange doll with a big head and round bear ears",
+    "cat": "a striped red doll with a big head and pointed cat ears",
+    "juice-box": "a white and teal striped juice box",
+    "monster": "a pink and red checked round monster",
+    "rabbit": "an orange and grey striped stocky figure with long rabbit ears",
 }
-"""Name -> what it looks like, in the words that the mini model knows. `scripts/make_characters.py` draws them."""
+"""Name -> what it looks like; `scripts/make_characters.py` draws them."""
 
 
 def character_file(name: str) -> Path:

@@ -37,8 +37,8 @@ class Check:
 def run_checks() -> list[Check]:
     """Runs every check. A check that breaks is a finding, not a crash."""
     checks: list[Check] = []
-    for check in (_python, _packages, _system_libraries, _torch, _devices, _attention, _xformers, _video_codecs, _onnxruntime,
-                  _mini_weights, _detectors, _disk, _memory):  # fmt: skip
+    for check in (_python, _packages, _system_libraries, _torch, _devices, _attention, _xformers, _video_codecs,
+                  _onnxruntime, _mini_weights, _detectors, _disk, _memory):  # fmt: skip
         checks += _guarded(check)
     return checks
 
