@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import nn
 
 from training.checkpoint import CheckpointError, latest_checkpoint, write_text
 from training.events import Event, Finished
 from training.loop import load_average, train
 from training.recipes.base import RECIPES, Recipe
+from training.recipes.card import render_cards, write_card
 
 _NOT_IN_FINGERPRINT = {"checkpoint_every", "keep_checkpoints", "evaluate_every"}
 
@@ -103,17 +105,26 @@ def run_recipe(
             if main and resume:  # not before the loop has found the settings to be those of the checkpoint
                 _write_config(run, name, recipe)
                 resume = False
-            if main and isinstance(event, Finished) and event.complete:
-                checkpoint = latest_checkpoint(run)
-                assert checkpoint is not None
-                load_average(learner, checkpoint)
-                learner.eval()
-                recipe.export(learner, run / "mini")
-                if export_to is not None:
-                    shutil.copytree(run / "mini", export_to, dirs_exist_ok=True)
             log.write(json.dumps(event.as_dict()) + "\n")
             log.flush()
+            if main and isinstance(event, Finished) and event.complete:
+                _export(recipe, name, learner, run, export_to)
             yield event
+
+
+def _export(recipe: Recipe, name: str, learner: nn.Module, run: Path, export_to: Path | None) -> None:
+    """Writes the averaged weights of the last checkpoint and their card to `run/mini`, and copies them on."""
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    load_average(learner, checkpoint)
+    learner.eval()
+    recipe.export(learner, run / "mini")
+    changed = recipe.model_dump(mode="json", exclude_defaults=True)
+    command = [f"studio train --recipe {name}", *(f"--set {key}={json.dumps(value)}" for key, value in changed.items())]
+    write_card(run / "mini", name, changed, run / "events.jsonl", " ".join(command))
+    if export_to is not None:
+        shutil.copytree(run / "mini", export_to, dirs_exist_ok=True)
+        write_text(export_to / "README.md", render_cards(export_to))  # of the parts that were there before, too
 
 
 def read_run(run: Path) -> tuple[str, dict[str, Any]]:

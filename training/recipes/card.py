@@ -1,0 +1,71 @@
+"""The model card of a mini folder: what each part was trained with, on what, for how long, and how good it is.
+
+Each recipe leaves one JSON file in `cards/`; `README.md` is made from all of them, so that it never tells of a part that
+is not there.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from training.checkpoint import write_text
+
+_HEAD: Final = """---
+license: apache-2.0
+library_name: diffusers
+tags: [animate-x, animation, pose, mini]
+---
+
+# mini: a small Animate-X++ for a laptop
+
+Trained from nothing by animatex-studio on a world that it draws itself: no pictures of anybody were used. 128x128
+pixels, 17 frames, 12 frames a second, drawn characters. Real pictures are outside its domain: they keep their colours
+and move, and no more is claimed. The weights are the moving averages of the training, in half precision where that
+loses nothing (the codec stays in float32).
+"""
+
+
+def write_card(folder: Path, recipe: str, settings: Mapping[str, Any], events: Path, command: str) -> None:
+    """Adds one part to the card of a folder, from the events of its run.
+
+    Args:
+        settings: what differs from the recipe's defaults.
+    """
+    rows = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines() if line]
+    steps = [row for row in rows if row["event"] == "step"]
+    evaluated = [row for row in rows if row["event"] == "evaluated"]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    card = {
+        "recipe": recipe,
+        "command": command,
+        "settings": dict(settings),
+        "steps": steps[-1]["step"] if steps else 0,
+        "seconds": round(sum(row["seconds"] for row in steps)),
+        "peak_memory_bytes": max((row["peak_bytes"] for row in steps), default=0),
+        "device": device,
+        "torch": torch.__version__.split("+")[0],
+        "metrics": evaluated[-1]["metrics"] if evaluated else {},
+    }
+    (folder / "cards").mkdir(parents=True, exist_ok=True)
+    write_text(folder / "cards" / f"{recipe}.json", json.dumps(card, indent=2) + "\n")
+    write_text(folder / "README.md", render_cards(folder))
+
+
+def render_cards(folder: Path) -> str:
+    """Words the card from the parts in `cards/`."""
+    parts = [_HEAD]
+    for path in sorted((folder / "cards").glob("*.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(
+            f"## {card['recipe']}\n\n"
+            f"    {card['command']}\n\n"
+            f"{card['steps']:,} steps in {card['seconds'] / 60:.0f} minutes of training on {card['device']}, "
+            f"torch {card['torch']}, peak memory {card['peak_memory_bytes'] / 2**30:.1f} GiB.\n\n"
+            "| held-out metric | value |\n|---|---:|\n"
+            + "".join(f"| {name} | {value:.4g} |\n" for name, value in card["metrics"].items())
+        )
+    return "\n".join(parts)
