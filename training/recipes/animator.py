@@ -79,6 +79,8 @@ class AnimatorRecipe(Recipe):
     """Bodies in the pool that EPI realigns to."""
     shift: float = Field(default=3.0, gt=0)
     """Shift of the noise levels towards pure noise, in training and sampling."""
+    start_from: str = ""
+    """A folder with a trained animator to go on from; empty for a new one."""
     shard_clips: int = Field(default=384, ge=2)
     """Clips drawn and encoded at a time."""
     shard_uses: float = Field(default=8.0, gt=0)
@@ -92,14 +94,19 @@ class AnimatorRecipe(Recipe):
             text=OpenCLIPTextEncoder.from_pretrained(mini / "text_encoder", torch_dtype=torch.float32),
             image=OpenCLIPVisionEncoder.from_pretrained(mini / "image_encoder", torch_dtype=torch.float32),
         )
-        return AnimatorLearner(self, encoders)
+        learner = AnimatorLearner(self, encoders)
+        if self.start_from:
+            trained = AnimateXPipeline.from_pretrained(self.start_from, dtype=torch.float32)
+            for name in ("transformer", "epi", "ipi"):
+                getattr(learner, name).load_state_dict(getattr(trained, name).state_dict())
+        return learner
 
     def export(self, learner: nn.Module, folder: Path) -> None:
         """Writes the whole pipeline: animator, indicators, codec, CLIP and scheduler, in half precision."""
         assert isinstance(learner, AnimatorLearner)
         pipeline = learner.pipeline()
-        for name in ("transformer", "epi", "ipi", "text_encoder", "image_encoder", "vae"):
-            getattr(pipeline, name).to(torch.float16)
+        for name in ("transformer", "epi", "ipi", "text_encoder", "image_encoder"):
+            getattr(pipeline, name).half()  # the codec stays in float32: its errors are seen in every pixel
         pipeline.save_pretrained(folder)
 
 
