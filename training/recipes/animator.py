@@ -59,7 +59,7 @@ class AnimatorRecipe(Recipe):
     """Frames of a short clip, 4k + 1: most of what a pose does to a picture can be learned from these."""
     short_share: float = Field(default=0.7, ge=0, le=1)
     """The first part of the training, on short clips."""
-    short_factor: int = Field(default=3, ge=1)
+    short_factor: int = Field(default=5, ge=1)
     """How many times more clips a step of that part has, for about the same time."""
     background_weight: float = Field(default=0.25, ge=0, lt=1)
     """Share of the TI2V task; 0 trains animation alone."""
@@ -216,7 +216,9 @@ class AnimatorLearner(nn.Module):
         if key not in self._shards:
             share = self.config.background_weight if kind == "background" else 1 - self.config.background_weight
             count = max(2, math.ceil(clips * share))
-            specs = [clip_spec("train", number * count + k, kind, num_frames=num_frames) for k in range(count)]
+            # the reference of a short clip may be any frame of the whole one, or there would be nothing to learn
+            whole = self.config.num_frames
+            specs = [clip_spec("train", number * count + k, kind, num_frames=whole) for k in range(count)]
             for old in [k for k in self._shards if k[0] == kind]:
                 del self._shards[old]
             self._shards[key] = encode_specs(specs, self._encoders(), num_frames=num_frames)
