@@ -55,9 +55,9 @@ class AnimatorRecipe(Recipe):
     """Decay of the averaged weights, which are the ones that are evaluated and exported."""
     num_frames: FrameCount = Field(default=17, ge=5)
     """Frames of a whole clip, 4k + 1."""
-    short_frames: FrameCount = Field(default=5, ge=1)
-    """Frames of a short clip, 4k + 1: most of what a pose does to a picture can be learned from these."""
-    short_share: float = Field(default=0.7, ge=0, le=1)
+    short_frames: FrameCount = Field(default=1, ge=1)
+    """Frames of a short clip, 4k + 1: what a pose does to a picture can be learned from single frames."""
+    short_share: float = Field(default=0.6, ge=0, le=1)
     """The first part of the training, on short clips."""
     short_factor: int = Field(default=5, ge=1)
     """How many times more clips a step of that part has, for about the same time."""
