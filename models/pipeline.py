@@ -181,7 +181,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 without them. A tensor (frames, height, width, 3), any iterable of frames, or a list of such tensors,
                 one for each reference.
             driving_poses: Keypoints as found in `driving_frames`, before any alignment; `poses` if not given.
-            pose_scale: Strength of the explicit pose; 0 leaves it and the reference pose out, the implicit motion stays.
+            pose_scale: Strength of the explicit pose; 0 leaves it and the reference pose out, but not the implicit one.
             num_frames: Must be 4k + 1. If not given: as many as `poses`, whatever their number, or the model's own.
             window_overlap: Frames that windows share when the clip is longer than the model; 4k + 1.
             lock_colours: Holds the colours of later windows at those of the first.
@@ -219,7 +219,9 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             max_sequence_length=max_sequence_length,
         )
         pixels = torch.stack([to_pixels(picture, (width, height)) for picture in references]).to(device)
-        condition = self._encode_reference(pixels, prompt_embeds, reference_pose if clips and pose_scale else None, plan)
+        condition = self._encode_reference(
+            pixels, prompt_embeds, reference_pose if clips and pose_scale else None, plan
+        )
         found = clips if driving_poses is None else per_reference("driving_poses", driving_poses, batch)
         motion = self._encode_motion(clips, found, driving_frames, plan, batch, (width, height))
         motion = motion.scaled(pose_scale)

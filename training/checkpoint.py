@@ -51,7 +51,7 @@ def save_checkpoint(
     staged.rename(final)
     write_text(run / LATEST, final.name)
     _sync(run)
-    numbered = {path: int(name[1]) for path in run.iterdir() if (name := _NAME.fullmatch(path.name))}
+    numbered = {path: int(match[1]) for path in run.iterdir() if (match := _NAME.fullmatch(path.name))}
     old = sorted(numbered, key=numbered.__getitem__)[: -max(1, keep)]
     # also what earlier processes left half written
     for path in [*old, *run.glob(".checkpoint-*.tmp")]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
@@ -92,6 +92,7 @@ def train(
     """
     accelerator = _accelerator(device)
     where = accelerator.device
+    learning = cast(Learner, learner)
     learner.to(where)
     names = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     optimizer = muon_for(learner, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -107,9 +108,12 @@ def train(
     saved = done
     whole = True
     reason, complete = "all steps done", True
+    last: Event | None = None
 
     def save(step: int) -> Event:
-        tensors = {"model": dict(names), "average": average, "optimizer": _optimizer_tensors(optimizer, names)}
+        tensors: dict[str, dict[str, Tensor]] = {
+            "model": dict(names), "average": average, "optimizer": _optimizer_tensors(optimizer, names),
+        }  # fmt: skip
         path = save_checkpoint(run, step, tensors, {"fingerprint": fingerprint or {}}, keep=config.keep_checkpoints)
         return Saved(step=step, path=str(path))
 
@@ -117,10 +121,10 @@ def train(
         for step in range(done, config.steps):
             started = time.monotonic()
             # the task is one for all processes, the samples are each process's own
-            task = draw_task(learner.tasks, step_generator(config.seed, step, -1))
+            task = draw_task(learning.tasks, step_generator(config.seed, step, -1))
             first = step * config.batch_size + accelerator.process_index * share
             generator = step_generator(config.seed, step, accelerator.process_index)
-            batch = learner.batch(task, first, share, generator)
+            batch = learning.batch(task, first, share, generator)
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(step, config)
             learner.train()
@@ -168,8 +172,6 @@ def train(
         if saved != done and whole and accelerator.is_main_process:
             last = save(done)
             saved = done
-        else:
-            last = None
     if last is not None:
         yield last
     metrics: dict[str, float] = {}
@@ -229,7 +231,7 @@ def _evaluate_average(
         try:
             for name, p in names.items():
                 p.copy_(average[name])
-            metrics: dict[str, float] = learner.evaluate()
+            metrics = cast(Learner, learner).evaluate()
         finally:  # an interrupted evaluation must not leave the average to be saved as the weights
             for name, p in names.items():
                 p.copy_(trained[name])

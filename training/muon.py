@@ -66,25 +66,26 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._orthogonal(parameter, group) if group["orthogonal"] else self._adam(parameter, group)
+                rule = self._orthogonal if group["orthogonal"] else self._adam
+                update = rule(parameter, parameter.grad, group)
                 parameter.add_(update, alpha=-group["lr"])
 
-    def _orthogonal(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    def _orthogonal(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        ahead = parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+        state["momentum"].lerp_(grad, 1 - group["momentum"])
+        ahead = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
         return (orthogonalise(ahead) * (0.2 * max(ahead.shape) ** 0.5)).view_as(parameter)
 
-    def _adam(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    def _adam(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter]
         if "step" not in state:
             state.update(step=torch.zeros(()), mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         first, second = group["betas"]
         state["step"] += 1
-        state["mean"].lerp_(parameter.grad, 1 - first)
-        state["square"].lerp_(parameter.grad.square(), 1 - second)
+        state["mean"].lerp_(grad, 1 - first)
+        state["square"].lerp_(grad.square(), 1 - second)
         count = float(state["step"])
         scale = ((1 - second**count) ** 0.5) / (1 - first**count)
         return state["mean"] * scale / (state["square"].sqrt() + group["eps"] * (1 - second**count) ** 0.5)

@@ -4,6 +4,7 @@ Distances are in px, coverage is anti-aliased over one pixel. Each part is evalu
 touch in any frame, which is what makes the CPU path fast; on a GPU a whole batch of clips is painted at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,7 @@ PATTERNS: dict[str, tuple[float, float, float, float, float, float, float]] = {
 Mix = sigmoid(sharpness (a sin fu u + b sin fv v + c sin sin + offset))."""
 
 
-def _box(low: Tensor, high: Tensor, size: tuple[int, int]) -> tuple[slice, slice] | None:
+def _box(low: Tensor, high: Tensor, size: Sequence[int]) -> tuple[slice, slice] | None:
     """The rows and columns that the part touches in any clip and frame."""
     height, width = size
     x0, y0 = low.reshape(-1, 2).amin(0).floor().tolist()

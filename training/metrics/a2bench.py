@@ -7,7 +7,7 @@ skeleton is the character's own. Setting T: no pose; the background moves after 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -81,7 +81,8 @@ def _human(puppet: Puppet) -> Puppet:
     return replace(
         puppet, **HUMAN, plan="human", colour="grey", second="white", limb_colour="grey", pattern="solid", ears="none",
         hat="none", torso_rise=0.0, torso_width=1.0, torso_roundness=0.5, torso_taper=-0.12, arm_radius=0.03,
-        leg_radius=0.042, head_width=0.9, head_roundness=0.9, tail=0.0, antennae=0.0, has_arms=1.0, has_legs=1.0, height=0.78,
+        leg_radius=0.042, head_width=0.9, head_roundness=0.9, tail=0.0, antennae=0.0, has_arms=1.0, has_legs=1.0,
+        height=0.78,
     )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def animated(
         index = range(len(suite))[part]
         posed = suite.driving is not None and (explicit or implicit)
         with torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
-            video: Tensor = pipeline(
+            output: Any = pipeline(
                 reference=[to_uint8(picture) for picture in suite.clips.reference[part]],
                 poses=list(suite.driving[part]) if suite.driving and posed else None,
                 prompt=[suite.clips.specs[k].caption for k in index],
@@ -124,7 +125,8 @@ def animated(
                 guidance_scale=guidance,
                 generator=[torch.Generator().manual_seed(seed * 1_000_003 + k) for k in index],
                 output_type="pt",
-            ).frames
+            )
+        video: Tensor = output.frames
         return video.float().clamp(0, 1).cpu()
 
     return make

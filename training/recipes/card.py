@@ -1,7 +1,7 @@
 """The model card of a mini folder: what each part was trained with, on what, for how long, and how good it is.
 
-Each recipe leaves one JSON file in `cards/`; `README.md` is made from all of them, so that it never tells of a part that
-is not there.
+Each recipe leaves one JSON file in `cards/`; `README.md` is made from all of them, so that it never tells of a part
+that is not there.
 """
 
 import json

@@ -17,11 +17,12 @@ from studio.requests import Device, Request
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from training.metrics.a2bench import Row, Suite
+    from training.metrics.a2bench import Row, Setting, Suite
 
 _COLUMNS = {
-    "psnr": ("PSNR* (dB)", "{:.2f}"), "ssim": ("SSIM", "{:.3f}"), "l1": ("L1", "{:.4f}"), "fd_mini": ("FD-mini", "{:.4f}"),
-    "fd_mini_video": ("FD-mini-video", "{:.4f}"), "pck": ("PCK@0.1", "{:.3f}"), "identity": ("identity", "{:.3f}"),
+    "psnr": ("PSNR* (dB)", "{:.2f}"), "ssim": ("SSIM", "{:.3f}"), "l1": ("L1", "{:.4f}"),
+    "fd_mini": ("FD-mini", "{:.4f}"), "fd_mini_video": ("FD-mini-video", "{:.4f}"),
+    "pck": ("PCK@0.1", "{:.3f}"), "identity": ("identity", "{:.3f}"),
     "background_motion": ("background motion", "{:.2f}"), "background_motion_true": ("of the truth", "{:.2f}"),
     "text_accuracy": ("text accuracy", "{:.2f}"), "text_accuracy_of_truth": ("of the truth", "{:.2f}"),
 }  # fmt: skip
@@ -70,7 +71,7 @@ def run(request: EvaluateAnimationRequest, console: Console) -> Result:
     except ValueError as error:
         raise RequestError(f"--model {request.model}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
-    settings = ("b", "a", "t") if request.setting == "all" else (request.setting,)
+    settings: tuple[Setting, ...] = ("b", "a", "t") if request.setting == "all" else (request.setting,)
     done, stage, total = 0, "", 0
 
     def start(setting: str, method: str, clips: int) -> None:
