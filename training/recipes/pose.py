@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.keypoint_net import KeypointHeatmaps, KeypointNet
 from pose.skeleton import MIRROR
-from training.data.world import Split, clip_spec, draw_clips
+from training.data.world import Kind, Split, clip_spec, draw_clips
 from training.recipes.base import RECIPES, Recipe
 from training.tasks import Task
 
@@ -59,7 +59,7 @@ class PoseRecipe(Recipe):
         target = folder / "pose" / "model.onnx"
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.onnx.export(
-            KeypointHeatmaps(learner.net.cpu().float().eval()),
+            KeypointHeatmaps(learner.net.cpu().float()).eval(),
             (torch.zeros(2, 3, 128, 128),),
             str(target),
             input_names=["pixels"],
@@ -87,10 +87,10 @@ class PoseLearner(nn.Module):
 
     def _draw(self, split: Split, first: int, count: int) -> Labelled:
         device = next(self.parameters()).device
-        kinds = ("animation", "animation", "animation", "background")
+        kinds: tuple[Kind, ...] = ("animation", "animation", "animation", "background")
         clips = draw_clips(
             [clip_spec(split, first + k, kinds[k % 4]) for k in range(count)], num_frames=1, device=device
-        )  # type: ignore[arg-type]
+        )
         return Labelled(
             pixels=torch.cat([clips.video[:, 0], clips.reference]),
             xy=torch.cat([clips.xy[:, 0], clips.reference_xy]),

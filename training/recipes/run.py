@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import time
 import tomllib
@@ -120,7 +121,10 @@ def _export(recipe: Recipe, name: str, learner: nn.Module, run: Path, export_to:
     learner.eval()
     recipe.export(learner, run / "mini")
     changed = recipe.model_dump(mode="json", exclude_defaults=True)
-    command = [f"studio train --recipe {name}", *(f"--set {key}={json.dumps(value)}" for key, value in changed.items())]
+    command = [
+        f"studio train --recipe {name}",
+        *(f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in changed.items()),
+    ]
     write_card(run / "mini", name, changed, run / "events.jsonl", " ".join(command))
     if export_to is not None:
         shutil.copytree(run / "mini", export_to, dirs_exist_ok=True)

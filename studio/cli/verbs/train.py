@@ -1,5 +1,6 @@
 """`studio train --recipe`, `studio resume` and `studio recipes`."""
 
+import json
 import signal
 import time
 import tomllib
@@ -85,14 +86,14 @@ def run_recipes(_: RecipesRequest, console: Console) -> Result:
     rows = []
     for name in RECIPES:
         recipe = RECIPES[name]
-        settings = recipe().model_dump(mode="json")
+        settings = recipe.model_construct().model_dump(mode="json")
         rows.append({"name": name, "about": recipe.about, "needs": list(recipe.needs), "settings": settings})
         console.say(f"{name:<16}{recipe.about}")
     return {"recipes": rows}
 
 
 def read_settings(words: tuple[str, ...]) -> dict[str, Any]:
-    """Reads NAME=VALUE words; a value is TOML (3, 0.5, true, "text") or else plain text.
+    """Reads NAME=VALUE words; a value is JSON or TOML (3, 0.5, true, {probability = 0.5}) or else plain text.
 
     Raises:
         RequestError: there is no "=".
@@ -102,11 +103,19 @@ def read_settings(words: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals or not name.strip():
             raise RequestError(f"--set {word}: must be NAME=VALUE")
-        try:
-            settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[name.strip()] = value
+        settings[name.strip()] = _read_value(value)
     return settings
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _follow(
