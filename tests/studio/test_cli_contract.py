@@ -84,7 +84,7 @@ def test_flags_may_be_written_with_underscores(studio):
 def test_a_missing_flag_is_named_with_its_meaning(studio):
     ran = studio("animate", "--driving", "wave")
     assert ran.code == 2
-    assert "--reference is required: The picture to animate." in ran.err
+    assert "--reference is required: The picture to animate: a file, or a bundled character" in ran.err
 
 
 @pytest.mark.parametrize(
