@@ -204,6 +204,7 @@ def draw_clips(
         frames.append(background(spec.scene, time_s + 3 * spec.phase, size))
     canvas = torch.stack(frames).contiguous()
     paint_puppets(canvas, puppets, xy)
+    canvas.clamp_(0, 1)  # an outline on a dark part goes below 0
     limits = torch.tensor([width, height], device=device)
     inside = ((xy >= 0) & (xy < limits)).all(-1)
     confidence = puppets.exists()[:, None] * inside
