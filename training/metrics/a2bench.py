@@ -7,7 +7,7 @@ skeleton is the character's own. Setting T: no pose; the background moves after 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -25,8 +25,6 @@ from training.metrics.judge import Judge, pck, to_uint8
 from training.metrics.quality import frechet_distance, l1, motion_energy, psnr_star, ssim
 
 Setting = Literal["a", "b", "t"]
-SIZE: Final = (128, 128)
-NUM_FRAMES: Final = 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +54,19 @@ class Suite:
         return len(self.clips.specs)
 
 
-def make_suite(setting: Setting, count: int = 100) -> Suite:
-    """Draws the first `count` clips of the test split for a setting."""
+def make_suite(
+    setting: Setting, count: int = 100, *, size: tuple[int, int] = (128, 128), num_frames: int = 17
+) -> Suite:
+    """Draws the first `count` clips of the test split for a setting. `size` is (width, height) px."""
     specs = [clip_spec("test", k, "background" if setting == "t" else "animation") for k in range(count)]
     if setting != "t":
         # the suite judges the character; what the background does is judged in T
         specs = [replace(s, scene=replace(s.scene, dynamic="still")) for s in specs]
-    clips = draw_clips(specs, num_frames=NUM_FRAMES, size=SIZE)
+    clips = draw_clips(specs, num_frames=num_frames, size=size)
     if setting == "t":
         return Suite(setting=setting, clips=clips, driving=None, driving_frames=None, driving_found=None)
     people = [_human(spec.puppet) for spec in specs]
-    twins = draw_clips(specs, num_frames=NUM_FRAMES, size=SIZE, bodies=people)
+    twins = draw_clips(specs, num_frames=num_frames, size=size, bodies=people)
     frames = tuple(rearrange((v * 255).round().byte(), "f c h w -> f h w c") for v in twins.video)
     found = tuple(twins.poses(k) for k in range(count))
     if setting == "b":
@@ -92,7 +92,7 @@ Method = Callable[[Suite, slice], Float[Tensor, "batch frames 3 height width"]]
 
 def reference_repeated(suite: Suite, part: slice) -> Float[Tensor, "batch frames 3 height width"]:
     """The floor: the reference, standing still."""
-    return repeat(suite.clips.reference[part], "b c h w -> b f c h w", f=NUM_FRAMES)
+    return repeat(suite.clips.reference[part], "b c h w -> b f c h w", f=suite.clips.video.shape[1])
 
 
 def animated(
@@ -120,7 +120,7 @@ def animated(
                 else None,
                 driving_poses=list(suite.driving_found[part]) if suite.driving_found and posed else None,
                 pose_scale=float(explicit),
-                num_frames=NUM_FRAMES,
+                num_frames=suite.clips.video.shape[1],
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=[torch.Generator().manual_seed(seed * 1_000_003 + k) for k in index],
@@ -216,7 +216,8 @@ def rows(
         return animated(pipeline, explicit=explicit, implicit=implicit, steps=steps, guidance=guidance)
 
     for setting in settings:
-        suite = make_suite(setting, count)
+        config = pipeline.config
+        suite = make_suite(setting, count, size=(config["width"], config["height"]), num_frames=config["num_frames"])
         methods: dict[str, Method] = {"reference repeated": reference_repeated}
         if setting == "t":
             methods |= {"no text": _untold(ours()), "animator": ours()}

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy import linalg
 from torch import Tensor
 
 Video = Float[Tensor, "frames 3 height width"]
@@ -62,10 +61,10 @@ def frechet_distance(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim
     a, b = first.double().cpu().numpy(), second.double().cpu().numpy()
     difference = a.mean(0) - b.mean(0)
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # tr((C1 C2)^1/2) = sum of square roots of the eigenvalues of C1 C2, which are those of a symmetric matrix: no
-    # complex numbers and no regularisation, also where there are fewer samples than dimensions
-    root = linalg.sqrtm(cov_a)
-    root = np.real(root)
+    # tr((C1 C2)^1/2) is the sum of the square roots of the eigenvalues of C1 C2, which are those of the symmetric
+    # C1^1/2 C2 C1^1/2: no complex numbers and nothing to regularise, also with fewer samples than dimensions
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     values = np.linalg.eigvalsh(root @ cov_b @ root)
     trace = np.sqrt(np.clip(values, 0, None)).sum()
     return float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
