@@ -86,6 +86,11 @@ class AnimatorRecipe(Recipe):
     shard_uses: float = Field(default=8.0, gt=0)
     """How often a clip is used, on average, with new noise and a newly bent skeleton each time."""
 
+    @property
+    def goes_on_from(self) -> Path | None:
+        """The folder of `start_from`."""
+        return Path(self.start_from) if self.start_from else None
+
     def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
         """Makes an untrained animator on the trained codec and CLIP."""
         torch.manual_seed(self.seed)
@@ -95,7 +100,7 @@ class AnimatorRecipe(Recipe):
             image=OpenCLIPVisionEncoder.from_pretrained(mini / "image_encoder", torch_dtype=torch.float32),
         )
         learner = AnimatorLearner(self, encoders)
-        if self.start_from:
+        if self.goes_on_from:
             trained = AnimateXPipeline.from_pretrained(self.start_from, dtype=torch.float32)
             for name in ("transformer", "epi", "ipi"):
                 getattr(learner, name).load_state_dict(getattr(trained, name).state_dict())

@@ -18,6 +18,11 @@ class Recipe(TrainingConfig, abc.ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     """Folders of the mini family that must be trained before."""
 
+    @property
+    def goes_on_from(self) -> Path | None:
+        """The mini folder whose weights this run starts with; None for a run from nothing."""
+        return None
+
     @abc.abstractmethod
     def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
         """Makes the learner; `mini` is the folder with the parts trained before."""

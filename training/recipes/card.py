@@ -29,11 +29,14 @@ loses nothing (the codec stays in float32).
 """
 
 
-def write_card(folder: Path, recipe: str, settings: Mapping[str, Any], events: Path, command: str) -> None:
+def write_card(
+    folder: Path, recipe: str, settings: Mapping[str, Any], events: Path, command: str, *, before: Path | None = None
+) -> None:
     """Adds one part to the card of a folder, from the events of its run.
 
     Args:
         settings: what differs from the recipe's defaults.
+        before: the mini folder whose weights the run went on from; its runs stand first.
     """
     rows = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines() if line]
     steps = [row for row in rows if row["event"] == "step"]
@@ -43,6 +46,7 @@ def write_card(folder: Path, recipe: str, settings: Mapping[str, Any], events: P
         "recipe": recipe,
         "command": command,
         "settings": dict(settings),
+        "total_steps": steps[-1]["total_steps"] if steps else 0,
         "steps": steps[-1]["step"] if steps else 0,
         "seconds": round(sum(row["seconds"] for row in steps)),
         "peak_memory_bytes": max((row["peak_bytes"] for row in steps), default=0),
@@ -51,7 +55,9 @@ def write_card(folder: Path, recipe: str, settings: Mapping[str, Any], events: P
         "metrics": evaluated[-1]["metrics"] if evaluated else {},
     }
     (folder / "cards").mkdir(parents=True, exist_ok=True)
-    write_text(folder / "cards" / f"{recipe}.json", json.dumps(card, indent=2) + "\n")
+    earlier = before / "cards" / f"{recipe}.json" if before is not None else None
+    runs = json.loads(earlier.read_text(encoding="utf-8")) if earlier is not None and earlier.exists() else []
+    write_text(folder / "cards" / f"{recipe}.json", json.dumps([*runs, card], indent=2) + "\n")
     write_text(folder / "README.md", render_cards(folder))
 
 
@@ -59,13 +65,17 @@ def render_cards(folder: Path) -> str:
     """Words the card from the parts in `cards/`."""
     parts = [_HEAD]
     for path in sorted((folder / "cards").glob("*.json")):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        parts.append(
-            f"## {card['recipe']}\n\n"
-            f"    {card['command']}\n\n"
-            f"{card['steps']:,} steps in {card['seconds'] / 60:.0f} minutes of training on {card['device']}, "
-            f"torch {card['torch']}, peak memory {card['peak_memory_bytes'] / 2**30:.1f} GiB.\n\n"
-            "| held-out metric | value |\n|---|---:|\n"
-            + "".join(f"| {name} | {value:.4g} |\n" for name, value in card["metrics"].items())
-        )
+        runs = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(f"## {path.stem}\n\n" + "\nThen, from there:\n\n".join(_worded(run) for run in runs))
     return "\n".join(parts)
+
+
+def _worded(run: Mapping[str, Any]) -> str:
+    stopped = f" (stopped there, of {run['total_steps']:,})" if run["steps"] < run["total_steps"] else ""
+    return (
+        f"    {run['command']}\n\n"
+        f"{run['steps']:,} steps{stopped} in {run['seconds'] / 60:.0f} minutes of training on {run['device']}, "
+        f"torch {run['torch']}, peak memory {run['peak_memory_bytes'] / 2**30:.1f} GiB.\n\n"
+        "| held-out metric | value |\n|---|---:|\n"
+        + "".join(f"| {name} | {value:.4g} |\n" for name, value in run["metrics"].items())
+    )

@@ -51,12 +51,17 @@ class CodecRecipe(Recipe):
     kl_weight: float = Field(default=2e-5, ge=0)
     """Weight of the mean Kullback-Leibler term, which keeps latents near N(0, 1)."""
 
+    @property
+    def goes_on_from(self) -> Path | None:
+        """The folder of `start_from`."""
+        return Path(self.start_from) if self.start_from else None
+
     def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
         """Makes an untrained codec."""
         torch.manual_seed(self.seed)
         learner = CodecLearner(self)
-        if self.start_from:
-            trained = AutoencoderKLWan.from_pretrained(Path(self.start_from) / "vae", torch_dtype=torch.float32)
+        if self.goes_on_from:
+            trained = AutoencoderKLWan.from_pretrained(self.goes_on_from / "vae", torch_dtype=torch.float32)
             learner.vae.load_state_dict(trained.state_dict())
         return learner
 

@@ -125,7 +125,8 @@ def _export(recipe: Recipe, name: str, learner: nn.Module, run: Path, export_to:
         f"studio train --recipe {name}",
         *(f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in changed.items()),
     ]
-    write_card(run / "mini", name, changed, run / "events.jsonl", " ".join(command))
+    events = run / "events.jsonl"
+    write_card(run / "mini", name, changed, events, " ".join(command), before=recipe.goes_on_from)
     if export_to is not None:
         shutil.copytree(run / "mini", export_to, dirs_exist_ok=True)
         write_text(export_to / "README.md", render_cards(export_to))  # of the parts that were there before, too
