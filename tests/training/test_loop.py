@@ -219,12 +219,14 @@ def test_events_are_json_even_when_a_number_is_not_finite():
 def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(toys, tmp_path):
     list(train(toys.Toy(noise=0.0), toys.config(), tmp_path / "one", device="cpu"))
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-         "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
-         "--main_process_port", "0", toys.__file__, str(tmp_path / "two")],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         toys.__file__, str(tmp_path / "two")],
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert (
+        "2 processes" in done.stdout
+    )  # `accelerate launch --cpu` starts a single one, and the test would show nothing
     one = load_checkpoint(tmp_path / "one/checkpoint-6")[0]["model"]
     two = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
     start = toys.Toy().state_dict()

@@ -68,5 +68,6 @@ def config(**changes: object) -> TrainingConfig:
 if __name__ == "__main__":
     from training.loop import train
 
-    for _ in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu"):
-        pass
+    for event in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu"):
+        if event.kind == "finished":
+            print(f"{torch.distributed.get_world_size()} processes")
