@@ -32,7 +32,7 @@ class CodecRecipe(Recipe):
 
     about: ClassVar[str] = "the video codec: 128x128 pixels to 16x16x16 latents and back"
 
-    steps: int = Field(default=1100, ge=1)
+    steps: int = Field(default=2400, ge=1)
     """Optimizer steps in all."""
     batch_size: int = Field(default=8, ge=1)
     """Crops a step, over all processes."""
@@ -40,9 +40,9 @@ class CodecRecipe(Recipe):
     """Peak learning rate of Muon and AdamW alike."""
     crop: int = Field(default=64, ge=32, le=128, multiple_of=16)
     """Side of a training crop. [px]"""
-    num_frames: FrameCount = Field(default=5, ge=1)
-    """Frames of a training crop, 4k + 1."""
-    image_share: float = Field(default=0.6, ge=0, le=1)
+    num_frames: FrameCount = Field(default=9, ge=1)
+    """Frames of a training crop, 4k + 1; with fewer than 9 the path of later latent frames would not be trained."""
+    image_share: float = Field(default=0.4, ge=0, le=1)
     """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
     image_factor: int = Field(default=4, ge=1)
     """How many times more crops a step of that part has, for about the same time."""

@@ -26,6 +26,8 @@ class RunRequest(Request):
     """Stops with a checkpoint after so long; `studio resume` goes on."""
     export_to: Path | None = None
     """Also copies the finished weights into this folder of the mini family."""
+    mini: Path | None = None
+    """The folder with the parts that were trained before; by default the shipped one."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -136,7 +138,8 @@ def _follow(
     saved = ""
     with _stopped_by_ctrl_c(run) as pressed:
         for event in run_recipe(
-            name, run, settings, resume=resume, export_to=request.export_to, time_limit_s=request.time_limit,
+            name, run, settings, resume=resume, export_to=request.export_to, mini=request.mini,
+            time_limit_s=request.time_limit,
             device=None if request.device == "auto" else request.device,
         ):  # fmt: skip
             if isinstance(event, Step):
