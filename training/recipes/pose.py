@@ -6,12 +6,14 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from models.keypoint_net import KeypointHeatmaps, KeypointNet
+from pose.sequence import VISIBLE
 from pose.skeleton import MIRROR
+from training.data.backgrounds import background
 from training.data.world import Kind, Split, clip_spec, draw_clips
 from training.recipes.base import RECIPES, Recipe
 from training.tasks import Task
@@ -45,6 +47,8 @@ class PoseRecipe(Recipe):
     """Peak learning rate of Muon and AdamW alike."""
     sigma: float = Field(default=1.2, gt=0)
     """Radius of a joint's spot. [cells of 4 px]"""
+    empty_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the pictures without any character: a place alone, or a little noise on a plain colour."""
     augment: bool = True
     """Zoom, shift, mirror, recolour, blur and add noise."""
 
@@ -83,6 +87,8 @@ class PoseLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Labelled:
         """Draws two pictures of each clip: a frame and the reference."""
         drawn = self._draw("train", first // 2, count // 2)
+        empty = torch.rand(len(drawn.pixels), generator=generator) < self.config.empty_share
+        drawn = without_characters(drawn, empty, generator)
         return augment(drawn, generator) if self.config.augment else drawn
 
     def _draw(self, split: Split, first: int, count: int) -> Labelled:
@@ -111,12 +117,37 @@ class PoseLearner(nn.Module):
         drawn = self._draw("val", 0, 100)
         found, confidence = decode(torch.sigmoid(self.net(drawn.pixels).float()))
         exists = drawn.confidence > 0
-        wrong = exists.logical_not() & (confidence > 0.3)
+        wrong = exists.logical_not() & (confidence > VISIBLE)
+        everywhere = torch.ones(len(drawn.pixels), dtype=torch.bool)
+        nobody = without_characters(drawn, everywhere, torch.Generator().manual_seed(0))
+        _, ghosts = decode(torch.sigmoid(self.net(nobody.pixels).float()))
         return {
             "pck_0.1": float(pck(found, drawn.xy, exists)),
-            "seen": float((confidence[exists] > 0.3).float().mean()),
+            "seen": float((confidence[exists] > VISIBLE).float().mean()),
             "invented": float(wrong.sum() / exists.logical_not().sum().clamp(min=1)),
+            # four joints make a person (pose.mini_detector)
+            "somebody_in_empty_pictures": float(((ghosts > VISIBLE).sum(1) >= 4).float().mean()),
         }
+
+
+def without_characters(drawn: Labelled, chosen: Bool[Tensor, "batch"], generator: torch.Generator) -> Labelled:
+    """Takes the chosen pictures' characters away: a detector has to know that there may be nobody.
+
+    What stays is a place of the world alone, or, one time in four, a plain colour with some noise.
+    """
+    pixels, confidence = drawn.pixels.clone(), drawn.confidence.clone()
+    size = (pixels.shape[-1], pixels.shape[-2])
+    for k in chosen.nonzero().flatten().tolist():
+        number = int(torch.randint(1 << 28, (), generator=generator))
+        colour, strength = torch.rand(3, 1, 1, generator=generator), 0.3 * torch.rand(1, generator=generator)
+        if number % 4 == 0:
+            noise = torch.randn(pixels[k].shape, generator=generator)
+            pixels[k] = (colour + strength * noise).clamp(0, 1).to(pixels)
+        else:
+            scene = clip_spec("train", number, "background" if number % 2 else "animation").scene
+            pixels[k] = background(scene, torch.zeros(1, device=pixels.device), size)[0]
+        confidence[k] = 0
+    return Labelled(pixels=pixels, xy=drawn.xy, confidence=confidence)
 
 
 def heatmaps(batch: Labelled, sigma: float) -> Float[Tensor, "batch joints rows columns"]:
