@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 
 def frames_of(path):
@@ -87,7 +88,9 @@ def test_another_frame_rate_keeps_the_duration(studio, picture, keypoints, tiny_
     assert (len(frames), fps) == (12, 12.0)
 
 
-def test_a_reference_without_a_skeleton_is_fitted_by_its_figure_and_says_so(studio, picture, tiny_model, tmp_path):
+def test_a_reference_without_a_skeleton_is_fitted_by_its_figure_and_says_so(studio, tiny_model, tmp_path):
+    picture = tmp_path / "plain.png"
+    Image.new("RGB", (48, 64), (90, 120, 160)).save(picture)
     ran = studio("animate", "--reference", picture, "--driving", "wave", "--model", tiny_model, "--num-frames", 5,
                  "--output", tmp_path / "out.mp4")  # fmt: skip
     assert ran.code == 0

@@ -110,8 +110,8 @@ class AnimatorRecipe(Recipe):
         """Writes the whole pipeline: animator, indicators, codec, CLIP and scheduler, in half precision."""
         assert isinstance(learner, AnimatorLearner)
         pipeline = learner.pipeline()
-        for name in ("transformer", "epi", "ipi", "text_encoder", "image_encoder"):
-            getattr(pipeline, name).half()  # the codec stays in float32: its errors are seen in every pixel
+        for name in ("transformer", "epi", "ipi", "text_encoder", "image_encoder", "vae"):
+            getattr(pipeline, name).half()
         pipeline.save_pretrained(folder)
 
 

@@ -24,8 +24,7 @@ tags: [animate-x, animation, pose, mini]
 
 Trained from nothing by animatex-studio on a world that it draws itself: no pictures of anybody were used. 128x128
 pixels, 17 frames, 12 frames a second, drawn characters. Real pictures are outside its domain: they keep their colours
-and move, and no more is claimed. The weights are the moving averages of the training, in half precision where that
-loses nothing (the codec stays in float32).
+and move, and no more is claimed. The weights are the moving averages of the training, in half precision.
 """
 
 

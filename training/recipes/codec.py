@@ -70,7 +70,7 @@ class CodecRecipe(Recipe):
         assert isinstance(learner, CodecLearner)
         mean, std = learner.latent_statistics()
         learner.vae.register_to_config(latents_mean=mean, latents_std=std)
-        learner.vae.save_pretrained(folder / "vae")
+        learner.vae.half().save_pretrained(folder / "vae")  # it runs in float32, see `models.pipeline.load_pipeline`
 
 
 class CodecLearner(nn.Module):
