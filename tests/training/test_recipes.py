@@ -208,3 +208,12 @@ def test_the_command_in_a_card_makes_the_same_settings(tmp_path):
     changed = recipe.model_dump(mode="json", exclude_defaults=True)
     words = shlex.split(" ".join(shlex.quote(f"{key}={json.dumps(value)}") for key, value in changed.items()))
     assert make_recipe("mini-animator", read_settings(tuple(words))) == recipe
+
+
+def test_exported_configs_do_not_tell_where_they_came_from(tmp_path):
+    from training.recipes.run import forget_origins
+
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text('{"_name_or_path": "/home/somebody/mini/vae", "z_dim": 16}')
+    forget_origins(tmp_path)
+    assert json.loads((tmp_path / "vae" / "config.json").read_text()) == {"z_dim": 16}

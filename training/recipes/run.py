@@ -120,6 +120,7 @@ def _export(recipe: Recipe, name: str, learner: nn.Module, run: Path, export_to:
     load_average(learner, checkpoint)
     learner.eval()
     recipe.export(learner, run / "mini")
+    forget_origins(run / "mini")
     changed = recipe.model_dump(mode="json", exclude_defaults=True)
     command = [
         f"studio train --recipe {name}",
@@ -130,6 +131,14 @@ def _export(recipe: Recipe, name: str, learner: nn.Module, run: Path, export_to:
     if export_to is not None:
         shutil.copytree(run / "mini", export_to, dirs_exist_ok=True)
         write_text(export_to / "README.md", render_cards(export_to))  # of the parts that were there before, too
+
+
+def forget_origins(folder: Path) -> None:
+    """Takes out of the configs where their components were loaded from: a path of this machine is nobody's business."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def read_run(run: Path) -> tuple[str, dict[str, Any]]:
