@@ -306,7 +306,8 @@ def test_lora_through_peft_starts_as_the_identity_with_scale_one(transformer):
     plain = run(transformer, inputs)
     targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
     transformer.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
-    assert torch.equal(run(transformer, inputs), plain)
+    # not bit for bit: the wrapped layers' memory may be aligned differently, and a kernel may then sum in another order
+    torch.testing.assert_close(run(transformer, inputs), plain, atol=1e-5, rtol=1e-5)
     layer = transformer.blocks[1].attn2.to_q
     assert layer.scaling == {"default": 1.0}
     with torch.no_grad():
