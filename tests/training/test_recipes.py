@@ -159,6 +159,7 @@ def test_pose_exports_a_detector_that_onnxruntime_runs(tmp_path):
     for count in (1, 3):
         (heat,) = model.run(None, {"pixels": np.zeros((count, 3, 128, 128), np.float32)})
         assert heat.shape == (count, 18, 32, 32) and heat.min() >= 0 and heat.max() <= 1
+    assert b"training/recipes" not in (tmp_path / "mini" / "pose" / "model.onnx").read_bytes()  # no paths of ours
 
 
 def mini_folder(folder: Path) -> Path:

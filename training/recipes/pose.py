@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import onnx
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -72,6 +73,17 @@ class PoseRecipe(Recipe):
             external_data=False,
             verbose=False,
         )
+        _forget_sources(target)
+
+
+def _forget_sources(path: Path) -> None:
+    """Takes out what torch notes of every operation: the lines and paths of the machine that exported it."""
+    model = onnx.load(str(path))
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        for name in ("metadata_props", "doc_string"):
+            if name in part.DESCRIPTOR.fields_by_name:
+                part.ClearField(name)
+    onnx.save(model, str(path))
 
 
 class PoseLearner(nn.Module):
