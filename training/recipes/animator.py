@@ -91,7 +91,7 @@ class AnimatorRecipe(Recipe):
         """The folder of `start_from`."""
         return Path(self.start_from) if self.start_from else None
 
-    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+    def build(self, mini: Path) -> nn.Module:
         """Makes an untrained animator on the trained codec and CLIP."""
         torch.manual_seed(self.seed)
         encoders = Encoders(

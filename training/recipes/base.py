@@ -24,7 +24,7 @@ class Recipe(TrainingConfig, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+    def build(self, mini: Path) -> nn.Module:
         """Makes the learner; `mini` is the folder with the parts trained before."""
 
     @abc.abstractmethod

@@ -40,7 +40,7 @@ class ClipRecipe(Recipe):
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled decay, on matrices only."""
 
-    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+    def build(self, mini: Path) -> nn.Module:
         """Makes an untrained CLIP model."""
         torch.manual_seed(self.seed)
         return ClipLearner()

@@ -56,7 +56,7 @@ class CodecRecipe(Recipe):
         """The folder of `start_from`."""
         return Path(self.start_from) if self.start_from else None
 
-    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+    def build(self, mini: Path) -> nn.Module:
         """Makes an untrained codec."""
         torch.manual_seed(self.seed)
         learner = CodecLearner(self)

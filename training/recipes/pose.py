@@ -53,7 +53,7 @@ class PoseRecipe(Recipe):
     augment: bool = True
     """Zoom, shift, mirror, recolour, blur and add noise."""
 
-    def build(self, mini: Path, *, seed_everything: bool = True) -> nn.Module:
+    def build(self, mini: Path) -> nn.Module:
         """Makes an untrained detector."""
         torch.manual_seed(self.seed)
         return PoseLearner(self)
