@@ -242,3 +242,12 @@ def split_open_clip(model: CLIP, config: OpenCLIPConfig) -> tuple[OpenCLIPTextEn
     text.tower.load_state_dict({key: state[key] for key in text.tower.state_dict()})
     vision.tower.load_state_dict(model.visual.state_dict())
     return text.eval(), vision.eval()
+
+
+def join_open_clip(model: CLIP, text: OpenCLIPTextEncoder, vision: OpenCLIPVisionEncoder) -> None:
+    """Copies both components back into an open_clip model of their sizes, to train on; the inverse of the split.
+
+    The temperature is not part of either, so it stays as the model has it.
+    """
+    model.load_state_dict(text.tower.state_dict(), strict=False)
+    model.visual.load_state_dict(vision.tower.state_dict())

@@ -14,7 +14,8 @@ import av.error
 import av.video.stream
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -128,6 +129,11 @@ def read_video(
         MediaError: Not a video, no frames, or the file ends too early.
     """
     return torch.stack(list(iter_video(path, fps=fps, max_frames=max_frames)))
+
+
+def to_uint8(pictures: Float[Tensor, "*batch 3 height width"]) -> UInt8[Tensor, "*batch height width 3"]:
+    """From RGB in 0..1, colours first, to the bytes that files and detectors take; what is outside is clipped."""
+    return rearrange((pictures.float().clamp(0, 1) * 255).round().byte(), "... c h w -> ... h w c").contiguous()
 
 
 def _existing(path: str | Path, kind: str) -> Path:

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pose.draw import draw_poses
-from pose.media import read_image
+from pose.media import read_image, to_uint8
 from pose.sequence import PoseSequence
 from studio.characters import CHARACTERS, picture_file
 from studio.driving import Driving, describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
@@ -251,7 +251,7 @@ class _Job:
             output_type="pt", callback_on_step_end=told,
         )  # fmt: skip
         self.seconds["generate"] = time.monotonic() - begun
-        return _bytes(output.frames[:, :num_frames])
+        return to_uint8(output.frames[0, :num_frames]).cpu()
 
     def _tell_what_is_cut(self, pipe: "AnimateXPipeline", prompt: str, flag: str) -> None:
         """Notes when the text encoder does not read all of a prompt."""
@@ -268,11 +268,6 @@ class _Job:
             "metrics": {"seconds": round(time.monotonic() - self.started, 3), "peak_memory_bytes": peak_memory_bytes(),
                         **{f"seconds_{name}": value for name, value in seconds.items()}},
         }  # fmt: skip
-
-
-def _bytes(video: Tensor) -> UInt8[Tensor, "frames height width 3"]:
-    """Turns the pipeline's (1, frames, 3, height, width) in [0, 1] into bytes."""
-    return (video[0].float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
 
 
 def _check_picture(path: Path, flag: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import av
 import numpy as np
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
@@ -139,8 +138,3 @@ def read_metadata(path: Path) -> dict[str, Any]:
         found = json.loads(container.metadata.get("comment", "{}"))
         return found if isinstance(found, dict) else {}
     return {}
-
-
-def channels_last(video: Float[Tensor, "frames 3 height width"]) -> UInt8[Tensor, "frames height width 3"]:
-    """Turns a picture sequence in [0, 1] into bytes."""
-    return rearrange((video.float().clamp(0, 1) * 255).round().byte(), "f c h w -> f h w c")

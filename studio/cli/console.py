@@ -25,6 +25,7 @@ class Console:
         self._task: rich.progress.TaskID | None = None
         self._stage = ""
         self._started = self._last_line = 0.0
+        self._first = 0
         self._every_s = float(os.environ.get("STUDIO_PROGRESS_EVERY_S", _SECONDS_BETWEEN_LINES))
 
     def say(self, text: str) -> None:
@@ -53,6 +54,8 @@ class Console:
         if progress.stage != self._stage:
             self.close()
             self._stage, self._started, self._last_line = progress.stage, time.monotonic(), 0.0
+            # a resumed stage did not do all of it now; of a fresh one, what came first took time
+            self._first = progress.done if progress.done > 1 else 0
         if sys.stderr.isatty():
             self._draw_bar(progress)
         else:
@@ -98,16 +101,17 @@ class Console:
         print(f"{progress.stage}: {', '.join(facts)}", file=sys.stderr, flush=True)
 
     def _rate(self, progress: Progress) -> str:
-        elapsed = time.monotonic() - self._started
-        if not progress.done or elapsed < 0.05:
+        elapsed, done = time.monotonic() - self._started, progress.done - self._first
+        if done <= 0 or elapsed < 0.05:
             return ""
-        rate = progress.done / elapsed
+        rate = done / elapsed
         return f"{rate:.1f} {progress.unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{progress.unit.removesuffix('s')}"
 
     def _seconds_left(self, progress: Progress) -> str:
-        if progress.total is None or not progress.done or progress.done == progress.total:
+        done = progress.done - self._first
+        if progress.total is None or done <= 0 or progress.done == progress.total:
             return ""
-        left = (time.monotonic() - self._started) / progress.done * (progress.total - progress.done)
+        left = (time.monotonic() - self._started) / done * (progress.total - progress.done)
         return f"{left:.0f} s left"
 
 

@@ -73,11 +73,11 @@ def test_motion_energy_counts_only_what_the_mask_shows():
 
 
 def test_pck_counts_joints_that_are_near_and_seen():
-    from training.metrics.judge import pck
+    from training.metrics.quality import pck
 
     truth = torch.tensor([[[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]]])
     found = truth + torch.tensor([[[5.0, 0.0], [15.0, 0.0], [0.0, 0.0]]])
     exists = torch.tensor([[True, True, True]])
-    assert pck(found, torch.ones(1, 3), truth, exists) == (2, 3)
-    assert pck(found, torch.tensor([[0.0, 1.0, 1.0]]), truth, exists) == (1, 3)
-    assert pck(found, torch.ones(1, 3), truth, torch.tensor([[True, True, False]])) == (1, 2)
+    assert pck(found, truth, exists) == (2, 3)
+    assert pck(found, truth, exists, seen=torch.tensor([[False, True, True]])) == (1, 3)
+    assert pck(found, truth, torch.tensor([[True, True, False]])) == (1, 2)

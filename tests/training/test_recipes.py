@@ -147,6 +147,34 @@ def test_clip_exports_two_towers_that_load(tmp_path):
     assert text.encode(["a red blob"]).isfinite().all()
     assert vision(torch.zeros(1, 3, 128, 128)).pooled.shape == (1, 128)
 
+    from training.recipes.run import make_recipe
+
+    on = make_recipe("mini-clip", {"start_from": str(tmp_path / "mini")}).build(tmp_path)
+    again = OpenCLIPVisionEncoder.from_pretrained(tmp_path / "mini" / "image_encoder", torch_dtype=torch.float32)
+    torch.testing.assert_close(dict(on.model.visual.state_dict()), dict(again.tower.state_dict()))
+
+
+def test_degraded_pictures_stay_near_their_own_and_follow_the_generator():
+    from training.recipes.clip import degrade
+
+    pixels = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    worse = degrade(pixels, 0.5, torch.Generator().manual_seed(1))
+    assert torch.equal(worse, degrade(pixels, 0.5, torch.Generator().manual_seed(1)))
+    changed = (worse != pixels).flatten(1).any(1)
+    assert 0 < changed.sum() < 6
+    assert worse.abs().max() <= 1
+    assert torch.equal(degrade(pixels, 0.0, torch.Generator().manual_seed(1)), pixels)
+
+
+def test_a_busy_crop_prefers_what_moves():
+    from training.recipes.codec import _busy_crop
+
+    clip = torch.zeros(3, 5, 64, 64)
+    clip[:, ::2, 32:, 32:] = 1  # one quarter blinks
+    generator = torch.Generator().manual_seed(0)
+    shares = [_busy_crop(clip, 16, generator).diff(dim=1).abs().mean().item() for _ in range(40)]
+    assert sum(shares) / 40 > 0.4  # a quarter of it moves: at random it would be 0.25
+
 
 @pytest.mark.slow
 def test_pose_exports_a_detector_that_onnxruntime_runs(tmp_path):

@@ -1,5 +1,6 @@
 """The drawn world: everything follows from a number, splits stay apart, and what is told is what is drawn."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,7 @@ def test_the_caption_names_the_character_its_action_and_what_moves(specs):
     for some in specs.values():
         for spec in some:
             assert spec.puppet.colour in spec.caption
+            assert not re.search(r"\ba [aeiou]", spec.caption)
             assert any(noun in spec.caption for noun in NOUNS[spec.puppet.plan])
             assert any(action in spec.caption for action in ACTIONS[spec.action])
             if spec.scene.dynamic != "still":

@@ -1,5 +1,6 @@
 """The grammar of the drawn world: who, doing what, where, and what the background does."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -95,4 +96,4 @@ def caption(puppet: Puppet, scene: Scene, action: str, generator: torch.Generato
         parts.append(choose(DYNAMIC_WORDS[scene.dynamic]))
     if next(numbers) < 0.15:
         parts.reverse()
-    return ", ".join(parts)
+    return re.sub(r"\ba (?=[aeiou])", "an ", ", ".join(parts))

@@ -17,12 +17,13 @@ from torch import Tensor
 from models.pipeline import AnimateXPipeline
 from pose.align import align_poses
 from pose.choreography import HUMAN
+from pose.media import to_uint8
 from pose.sequence import PoseSequence
 from training.data.backgrounds import DYNAMICS
 from training.data.puppets import Puppet
 from training.data.world import Clips, clip_spec, draw_clips
-from training.metrics.judge import Judge, pck, to_uint8
-from training.metrics.quality import frechet_distance, l1, motion_energy, psnr_star, ssim
+from training.metrics.judge import Judge
+from training.metrics.quality import frechet_distance, l1, motion_energy, pck, psnr_star, ssim
 
 Setting = Literal["a", "b", "t"]
 
@@ -67,7 +68,7 @@ def make_suite(
         return Suite(setting=setting, clips=clips, driving=None, driving_frames=None, driving_found=None)
     people = [_human(spec.puppet) for spec in specs]
     twins = draw_clips(specs, num_frames=num_frames, size=size, bodies=people)
-    frames = tuple(rearrange((v * 255).round().byte(), "f c h w -> f h w c") for v in twins.video)
+    frames = tuple(to_uint8(v) for v in twins.video)
     found = tuple(twins.poses(k) for k in range(count))
     if setting == "b":
         driving = tuple(clips.poses(k) for k in range(count))
@@ -176,7 +177,7 @@ def evaluate(
         right = total = 0
         for k, clip in enumerate(video):
             found, confidence = judge.keypoints(clip)
-            r, n = pck(found, confidence, suite.clips.xy[k], exists[k])
+            r, n = pck(found, suite.clips.xy[k], exists[k], seen=confidence > 0)
             right, total = right + r, total + n
         metrics["pck"] = right / max(1, total)
     return Row(setting=suite.setting, method=name, samples=len(suite), metrics=metrics), video

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +11,9 @@ from torch import Tensor
 
 from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
 from pose.detect import PoseDetector
+from pose.media import to_uint8
 from training.data.backgrounds import DYNAMICS
 from training.data.captions import DYNAMIC_WORDS
-
-PCK_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +56,3 @@ def open_judge(mini: Path, detector: PoseDetector, *, device: torch.device | str
     text = OpenCLIPTextEncoder.from_pretrained(mini / "text_encoder", torch_dtype=torch.float32)
     image = OpenCLIPVisionEncoder.from_pretrained(mini / "image_encoder", torch_dtype=torch.float32)
     return Judge(image=image.to(device).eval(), text=text.to(device).eval(), detector=detector)
-
-
-def pck(found: Tensor, confidence: Tensor, truth: Tensor, exists: Tensor, share: float = PCK_SHARE) -> tuple[int, int]:
-    """(right, all) joints: right are those seen within `share` of the larger side of the character's box."""
-    low = truth.masked_fill(~exists[..., None], torch.inf).amin(-2)
-    high = truth.masked_fill(~exists[..., None], -torch.inf).amax(-2)
-    size = (high - low).amax(-1, keepdim=True)
-    right = ((found - truth).norm(dim=-1) < share * size) & (confidence > 0) & exists
-    return int(right.sum()), int(exists.sum())
-
-
-def to_uint8(picture: Float[Tensor, "3 height width"]) -> Tensor:
-    """From RGB in 0..1 to uint8 (height, width, 3), as a detector and the pipeline take it."""
-    return rearrange((picture.clamp(0, 1) * 255).round().byte(), "c h w -> h w c")

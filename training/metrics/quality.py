@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Video = Float[Tensor, "frames 3 height width"]
@@ -75,3 +75,21 @@ def motion_energy(video: Video, mask: Float[Tensor, "frames 1 height width"]) ->
     change = (video[1:] - video[:-1]).abs().mean(1, keepdim=True)
     where = mask[1:] * mask[:-1]
     return float(255 * (change * where).sum() / where.sum().clamp(min=1))
+
+
+def pck(
+    found: Float[Tensor, "*batch joints 2"],
+    truth: Float[Tensor, "*batch joints 2"],
+    exists: Bool[Tensor, "*batch joints"],
+    *,
+    seen: Bool[Tensor, "*batch joints"] | None = None,
+    share: float = 0.1,
+) -> tuple[int, int]:
+    """PCK as (right, all) joints: right are those found within `share` of the larger side of the character's box."""
+    low = truth.masked_fill(~exists[..., None], torch.inf).amin(-2)
+    high = truth.masked_fill(~exists[..., None], -torch.inf).amax(-2)
+    size = (high - low).amax(-1, keepdim=True)
+    right = ((found - truth).norm(dim=-1) < share * size) & exists
+    if seen is not None:
+        right &= seen
+    return int(right.sum()), int(exists.sum())

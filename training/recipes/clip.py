@@ -6,11 +6,20 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.clip import OpenCLIPConfig, build_open_clip, split_open_clip, tokenize
+from models.clip import (
+    OpenCLIPConfig,
+    OpenCLIPTextEncoder,
+    OpenCLIPVisionEncoder,
+    build_open_clip,
+    join_open_clip,
+    split_open_clip,
+    tokenize,
+)
 from training.data.world import Split, clip_spec, draw_clips
 from training.recipes.base import RECIPES, Recipe
 from training.tasks import Task
@@ -39,11 +48,27 @@ class ClipRecipe(Recipe):
     """Peak learning rate of Muon and AdamW alike."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled decay, on matrices only."""
+    degraded: float = Field(default=0.6, ge=0, le=1)
+    """Share of the pictures that are blurred, dimmed and noised, as video files and codecs leave them."""
+    start_from: str = ""
+    """A folder with trained `text_encoder/` and `image_encoder/` to go on from; empty for new ones."""
+
+    @property
+    def goes_on_from(self) -> Path | None:
+        """The folder of `start_from`."""
+        return Path(self.start_from) if self.start_from else None
 
     def build(self, mini: Path) -> nn.Module:
         """Makes an untrained CLIP model."""
         torch.manual_seed(self.seed)
-        return ClipLearner()
+        learner = ClipLearner(self)
+        if self.goes_on_from:
+            text = OpenCLIPTextEncoder.from_pretrained(self.goes_on_from / "text_encoder", torch_dtype=torch.float32)
+            image = OpenCLIPVisionEncoder.from_pretrained(
+                self.goes_on_from / "image_encoder", torch_dtype=torch.float32
+            )
+            join_open_clip(learner.model, text, image)
+        return learner
 
     def export(self, learner: nn.Module, folder: Path) -> None:
         """Writes `text_encoder/` and `image_encoder/`."""
@@ -59,14 +84,16 @@ class ClipLearner(nn.Module):
 
     tasks = (Task(name="contrast"),)
 
-    def __init__(self) -> None:
+    def __init__(self, config: ClipRecipe) -> None:
         super().__init__()
+        self.config = config
         self.sizes = OpenCLIPConfig()
         self.model = build_open_clip(self.sizes)
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Pairs:
         """Draws one frame of each clip; every third shows a background in motion."""
-        return self._pairs("train", first, count)
+        pairs = self._pairs("train", first, count)
+        return Pairs(pixels=degrade(pairs.pixels, self.config.degraded, generator), ids=pairs.ids)
 
     def _pairs(self, split: Split, first: int, count: int) -> Pairs:
         device = next(self.parameters()).device
@@ -95,3 +122,21 @@ class ClipLearner(nn.Module):
             "retrieval_top1": float(found[:, :1].any(1).float().mean()),
             "retrieval_top5": float(found[:, :5].any(1).float().mean()),
         }
+
+
+def degrade(
+    pixels: Float[Tensor, "batch 3 height width"], share: float, generator: torch.Generator
+) -> Float[Tensor, "batch 3 height width"]:
+    """Blurs, dims and noises a share of the pictures in [-1, 1], each by its own random amount.
+
+    Real files are never as clean as drawn pictures. Without it the features tell a clean picture from a decoded one
+    more strongly than one pose from another (measured: docs/log.md).
+    """
+    batch = len(pixels)
+    chance = torch.rand(5, batch, generator=generator).to(pixels)
+    hit, blur, coarse, light, grain = (rearrange(c, "b -> b 1 1 1") for c in chance)
+    soft = [F.interpolate(F.avg_pool2d(pixels, k), scale_factor=float(k), mode="bilinear") for k in (2, 4)]
+    blurred = torch.where(coarse < 0.7, soft[0], soft[1])
+    worse = torch.lerp(pixels, blurred, blur) * (0.85 + 0.3 * light)
+    worse = worse + 0.1 * grain.square() * torch.randn(pixels.shape, generator=generator).to(pixels)
+    return torch.where(hit < share, worse.clamp(-1, 1), pixels)

@@ -1,5 +1,6 @@
 """mini-codec: an `AutoencoderKLWan` of 3 M parameters, trained on crops of the drawn world."""
 
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock, unpatchify
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from training.tasks import Task
 
 EVALUATED_CLIPS = 12
 """Held-out clips that an evaluation measures."""
+CROPS_A_CLIP = 2
+"""Crops that are cut out of each drawn clip."""
 MEASURED_CLIPS = 64
 """Training clips that the mean and deviation of the latents are taken from."""
 
@@ -85,19 +88,21 @@ class CodecLearner(nn.Module):
         start_as_images(self.vae)
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Crops:
-        """Draws clips and cuts four crops out of each, in [-1, 1]."""
+        """Draws clips and cuts a few crops out of each, in [-1, 1]."""
         images = first < self.config.image_share * self.config.steps * self.config.batch_size
         num_frames = 1 if images else self.config.num_frames
         count = count * self.config.image_factor if images else count
-        first = first * self.config.image_factor
+        number = first * self.config.image_factor // CROPS_A_CLIP
         # half of the stream has a moving background: that is what a codec loses first
-        specs = [clip_spec("train", first // 4 + k, _kind(k), num_frames=num_frames) for k in range((count + 3) // 4)]
+        specs = [
+            clip_spec("train", number + k, _kind(k), num_frames=num_frames)
+            for k in range(math.ceil(count / CROPS_A_CLIP))
+        ]
         device = next(self.parameters()).device
-        video = draw_clips(specs, num_frames=num_frames, device=device).video
-        side = self.config.crop
-        corners = torch.randint(0, 128 - side + 1, (count, 2), generator=generator).tolist()
-        crops = [video[k // 4, :, :, y : y + side, x : x + side] for k, (y, x) in enumerate(corners)]
-        return rearrange(torch.stack(crops), "b f c h w -> b c f h w") * 2 - 1
+        drawn = draw_clips(specs, num_frames=num_frames, device=device).video
+        video = repeat(drawn, "b f c h w -> (b n) c f h w", n=CROPS_A_CLIP)
+        crops = [_busy_crop(clip, self.config.crop, generator) for clip in video[:count]]
+        return torch.stack(crops) * 2 - 1
 
     def forward(self, batch: Crops, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """L1 + MSE of the decoded sample, and the KL term."""
@@ -132,6 +137,15 @@ class CodecLearner(nn.Module):
             latents.append(self.vae.encode(rearrange(clip.video, "b f c h w -> b c f h w") * 2 - 1).latent_dist.mean)
         all_latents = rearrange(torch.cat(latents).float(), "b c f h w -> c (b f h w)")
         return all_latents.mean(1).tolist(), all_latents.std(1).tolist()
+
+
+def _busy_crop(clip: Float[Tensor, "3 frames height width"], side: int, generator: torch.Generator) -> Tensor:
+    """Cuts the square that moves most out of four random ones: most of a picture stands still, and is learned first."""
+    height, width = clip.shape[-2:]
+    tops = torch.randint(0, height - side + 1, (4,), generator=generator).tolist()
+    lefts = torch.randint(0, width - side + 1, (4,), generator=generator).tolist()
+    crops = [clip[..., y : y + side, x : x + side] for y, x in zip(tops, lefts, strict=True)]
+    return max(crops, key=lambda crop: float(crop.diff(dim=1).abs().sum()))
 
 
 def start_as_images(vae: AutoencoderKLWan) -> None:

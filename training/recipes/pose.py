@@ -16,6 +16,7 @@ from pose.sequence import VISIBLE
 from pose.skeleton import MIRROR
 from training.data.backgrounds import background
 from training.data.world import Kind, Split, clip_spec, draw_clips
+from training.metrics.quality import pck
 from training.recipes.base import RECIPES, Recipe
 from training.tasks import Task
 
@@ -129,12 +130,13 @@ class PoseLearner(nn.Module):
         drawn = self._draw("val", 0, 100)
         found, confidence = decode(torch.sigmoid(self.net(drawn.pixels).float()))
         exists = drawn.confidence > 0
+        right, total = pck(found, drawn.xy, exists)
         wrong = exists.logical_not() & (confidence > VISIBLE)
         everywhere = torch.ones(len(drawn.pixels), dtype=torch.bool)
         nobody = without_characters(drawn, everywhere, torch.Generator().manual_seed(0))
         _, ghosts = decode(torch.sigmoid(self.net(nobody.pixels).float()))
         return {
-            "pck_0.1": float(pck(found, drawn.xy, exists)),
+            "pck_0.1": right / max(1, total),
             "seen": float((confidence[exists] > VISIBLE).float().mean()),
             "invented": float(wrong.sum() / exists.logical_not().sum().clamp(min=1)),
             # four joints make a person (pose.mini_detector)
@@ -188,17 +190,6 @@ def decode(
     cx = (mass.sum(2) * (x + 0.5)).sum(-1) / total
     cy = (mass.sum(3) * (y + 0.5)).sum(-1) / total
     return torch.stack([cx, cy], -1) * CELL, confidence
-
-
-def pck(
-    found: Float[Tensor, "batch joints 2"], truth: Float[Tensor, "batch joints 2"], exists: Tensor, share: float = 0.1
-) -> Tensor:
-    """Share of the existing joints that are found within `share` of the larger side of the character's box."""
-    low = truth.masked_fill(~exists[..., None], torch.inf).amin(1)
-    high = truth.masked_fill(~exists[..., None], -torch.inf).amax(1)
-    size = (high - low).amax(-1)
-    near = (found - truth).norm(dim=-1) < share * size[:, None]
-    return near[exists].float().mean()
 
 
 def augment(batch: Labelled, generator: torch.Generator) -> Labelled:

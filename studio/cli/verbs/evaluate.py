@@ -3,7 +3,7 @@
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -123,8 +123,7 @@ def _write(
     suites: "dict[str, Suite]",
     samples: "dict[str, list[tuple[str, Tensor]]]",
 ) -> None:
-    from einops import rearrange
-
+    from pose.media import to_uint8
     from studio.sheet import contact_sheet, write_png
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,14 +136,11 @@ def _write(
         with moved_in(folder / name) as path:
             path.write_text(content, encoding="utf-8")
 
-    def frames(video: "Tensor") -> Any:
-        return (rearrange(video, "f c h w -> f h w c").clamp(0, 1) * 255).round().byte()
-
     for setting, methods in samples.items():
         suite = suites[setting]
         for k in range(min(4, len(suite))):
-            shown = [("reference", frames(suite.clips.reference[k, None])), ("truth", frames(suite.clips.video[k]))]
-            shown += [(name, frames(video[k])) for name, video in methods if name != "reference repeated"]
+            shown = [("reference", to_uint8(suite.clips.reference[k, None])), ("truth", to_uint8(suite.clips.video[k]))]
+            shown += [(name, to_uint8(video[k])) for name, video in methods if name != "reference repeated"]
             with moved_in(folder / f"setting_{setting}_{k}.png") as path:
                 write_png(path, contact_sheet(shown, fps=12.0))
 
