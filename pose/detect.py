@@ -119,16 +119,18 @@ def extract_poses(
             if size not in (None, frame_size):
                 raise ValueError(f"frames must have one size, got {size} and {frame_size}; resize them first")
             size = frame_size
-        found = (
-            detector.detect_batch(batch)
-            if isinstance(detector, BatchPoseDetector)
-            else [detector.detect(frame) for frame in batch]
-        )
-        for people in found:
+        for people in detect_all(detector, batch):
             tracker.update(people)
     if size is None:
         raise ValueError(f"{source} has no frames; at least one is needed")
     return tracker.sequence(tracker.choose(person, source=source), frame_size=size, fps=fps)
+
+
+def detect_all(detector: PoseDetector, frames: Sequence[UInt8[Tensor, "height width 3"]]) -> list[list[Person]]:
+    """Finds everyone in each of a few RGB pictures, at once where the detector can."""
+    if isinstance(detector, BatchPoseDetector):
+        return detector.detect_batch(frames)
+    return [detector.detect(frame) for frame in frames]
 
 
 def _batches(frames: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -14,6 +14,7 @@ from pose.align import NotAlignableError, align_poses, fit_to_box
 from pose.detect import DetectorUnavailableError, PoseNotFoundError, SeveralPeopleError, extract_poses
 from pose.media import iter_video, probe_video
 from pose.motions import MOTIONS, make_motion
+from pose.plausible import why_implausible
 from pose.readers import read_keypoints
 from pose.sequence import PoseSequence
 from studio.errors import RequestError, did_you_mean
@@ -140,7 +141,7 @@ def read_reference_pose(
             raise RequestError(f"--reference-pose {keypoints}: none of its joints is visible in frame 0")
         return found
     try:
-        return extract_poses([picture], open_detector(detector), fps=1.0, source="the reference picture")
+        found = extract_poses([picture], open_detector(detector), fps=1.0, source="the reference picture")
     except PoseNotFoundError:
         return None
     except SeveralPeopleError as error:
@@ -150,6 +151,11 @@ def read_reference_pose(
             raise
         note(f"the reference's skeleton is not detected: {error}")
         return None
+    wrong = why_implausible(found)
+    if wrong is not None:
+        note(f"the skeleton that {detector} sees in the reference is left out: {wrong}; give --reference-pose K.json")
+        return None
+    return found
 
 
 def fit_driving(

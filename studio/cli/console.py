@@ -26,17 +26,20 @@ class Console:
         self._stage = ""
         self._started = self._last_line = 0.0
         self._first = 0
+        self._speaks = os.environ.get("RANK", "0") == "0"  # of several processes of one training, one
         self._every_s = float(os.environ.get("STUDIO_PROGRESS_EVERY_S", _SECONDS_BETWEEN_LINES))
 
     def say(self, text: str) -> None:
         """Prints a line of the result; with `--json` it goes to stderr."""
         self.close()
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        if self._speaks:
+            print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
     def note(self, text: str) -> None:
         """Tells something the user should know, on stderr."""
         self.close()
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        if self._speaks:
+            print(f"note: {text}", file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Tells what went wrong, on stderr."""
@@ -46,11 +49,13 @@ class Console:
     def finish(self, result: Mapping[str, object]) -> None:
         """Ends the job; with `--json` the result is the last line of stdout."""
         self.close()
-        if self.as_json:
+        if self.as_json and self._speaks:
             print(json.dumps(result, allow_nan=False, default=str), flush=True)
 
     def progress(self, progress: Progress) -> None:
         """Shows how far a stage is: rate, time left, peak memory."""
+        if not self._speaks:
+            return
         if progress.stage != self._stage:
             self.close()
             self._stage, self._started, self._last_line = progress.stage, time.monotonic(), 0.0

@@ -14,16 +14,24 @@ def page(tmp_path, monkeypatch):
     return AppTest.from_file(str(Path(__file__).parents[2] / "app.py"), default_timeout=60).run()
 
 
-def test_the_page_opens_and_waits_for_a_picture(page):
+def test_the_page_opens_ready_to_animate_a_bundled_character(page):
     assert not page.exception
     assert page.title[0].value == "Animate"
-    assert page.button(key="animate").disabled
+    assert page.selectbox(key="character").value == "juice-box"
+    assert not page.button(key="animate").disabled
     assert "wave" in page.selectbox(key="motion").value
+
+
+def test_without_a_picture_of_ones_own_there_is_nothing_to_animate(page):
+    page.radio(key="who").set_value("My picture").run()
+    assert page.button(key="animate").disabled
+    assert "Choose a picture" in page.caption[0].value
 
 
 def test_a_click_animates_and_shows_video_sheet_and_command(page, picture, tiny_model, tmp_path):
     from studio.jobs import Job
 
+    page.radio(key="who").set_value("My picture").run()
     page.file_uploader(key="reference").set_value(("figure.png", picture.read_bytes(), "image/png"))
     page.text_input(key="model").set_value(str(tiny_model))
     page.number_input(key="steps").set_value(1)

@@ -62,7 +62,8 @@ def test_every_setting_has_its_baselines_and_finite_measures(pipeline, judge):
     found = [row for row, _, _ in rows(pipeline, judge, ("a", "b", "t"), 2, steps=1, guidance=1.0)]
     methods = {s: [r.method for r in found if r.setting == s] for s in "abt"}
     assert methods["b"] == [
-        "reference repeated", "no pose", "no explicit pose (EPI)", "no implicit pose (IPI)", "animator",
+        "reference repeated", "truth through the codec", "no pose", "no explicit pose (EPI)", "no implicit pose (IPI)",
+        "animator",
     ]  # fmt: skip
     assert methods["a"] == ["reference repeated", "no pose", "animator"]
     assert methods["t"] == ["reference repeated", "no text", "animator"]

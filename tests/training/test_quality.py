@@ -81,3 +81,13 @@ def test_pck_counts_joints_that_are_near_and_seen():
     assert pck(found, truth, exists) == (2, 3)
     assert pck(found, truth, exists, seen=torch.tensor([[False, True, True]])) == (1, 3)
     assert pck(found, truth, torch.tensor([[True, True, False]])) == (1, 2)
+
+
+def test_sharpness_is_below_one_for_blur_and_above_for_noise():
+    from training.metrics.quality import sharpness
+
+    truth = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert sharpness(truth, truth) == pytest.approx(1)
+    assert sharpness(truth.mean((2, 3), keepdim=True).expand_as(truth), truth) == 0
+    smooth = torch.linspace(0, 1, 16).expand(2, 3, 16, 16)
+    assert sharpness(smooth + truth / 10, smooth) > 1

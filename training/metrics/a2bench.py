@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from models.codecs import decode_latents, encode_latents
 from models.pipeline import AnimateXPipeline
 from pose.align import align_poses
 from pose.choreography import HUMAN
@@ -23,7 +24,7 @@ from training.data.backgrounds import DYNAMICS
 from training.data.puppets import Puppet
 from training.data.world import Clips, clip_spec, draw_clips
 from training.metrics.judge import Judge
-from training.metrics.quality import frechet_distance, l1, motion_energy, pck, psnr_star, ssim
+from training.metrics.quality import frechet_distance, l1, motion_energy, pck, psnr_star, sharpness, ssim
 
 Setting = Literal["a", "b", "t"]
 
@@ -96,6 +97,19 @@ def reference_repeated(suite: Suite, part: slice) -> Float[Tensor, "batch frames
     return repeat(suite.clips.reference[part], "b c h w -> b f c h w", f=suite.clips.video.shape[1])
 
 
+def through_codec(pipeline: AnimateXPipeline) -> Method:
+    """The ceiling: the true clips, encoded and decoded; no animator on this codec can be nearer."""
+
+    def make(suite: Suite, part: slice) -> Tensor:
+        video = rearrange(suite.clips.video[part], "b f c h w -> b c f h w") * 2 - 1
+        with torch.no_grad(), torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
+            latents = encode_latents(pipeline.vae, video.to(pipeline.device))
+            decoded = decode_latents(pipeline.vae, latents)
+        return rearrange(decoded.float().cpu() / 2 + 0.5, "b c f h w -> b f c h w").clamp(0, 1)
+
+    return make
+
+
 def animated(
     pipeline: AnimateXPipeline,
     *,
@@ -133,16 +147,34 @@ def animated(
     return make
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the judge sees in a suite, the same for every method."""
+
+    truth: Float[Tensor, "batch frames dim"]
+    reference: Float[Tensor, "batch 1 dim"]
+
+
+def look_at(suite: Suite, judge: Judge) -> Seen:
+    """Shows the true clips and their references to the judge."""
+    return Seen(truth=judge.features(suite.clips.video), reference=judge.features(suite.clips.reference[:, None]))
+
+
 def evaluate(
     suite: Suite,
     name: str,
     method: Method,
     judge: Judge,
     *,
+    seen: Seen | None = None,
     batch: int = 10,
     on_clips: Callable[[int], None] = lambda n: None,
 ) -> tuple[Row, Float[Tensor, "batch frames 3 height width"]]:
-    """Makes and measures every video of a suite; also returns the videos, to be looked at."""
+    """Makes and measures every video of a suite; also returns the videos, to be looked at.
+
+    `seen` is what the judge sees in the truth, when it is known already.
+    """
+    seen = seen or look_at(suite, judge)
     videos, scores = [], []
     for first in range(0, len(suite), batch):
         part = slice(first, min(first + batch, len(suite)))
@@ -150,18 +182,22 @@ def evaluate(
         videos.append(made)
         truth = suite.clips.video[part]
         scores += [
-            {"psnr": psnr_star(video, real), "ssim": ssim(video, real), "l1": l1(video, real)}
+            {
+                "psnr": psnr_star(video, real),
+                "ssim": ssim(video, real),
+                "l1": l1(video, real),
+                "sharpness": sharpness(video, real),
+            }
             for video, real in zip(made, truth, strict=True)
         ]
         on_clips(made.shape[0])
     video, truth = torch.cat(videos), suite.clips.video
     metrics = {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}
-    ours, real = judge.features(video), judge.features(truth)
-    reference = judge.features(suite.clips.reference[:, None])
+    ours, real = judge.features(video), seen.truth
     if len(suite) > 1:
         metrics["fd_mini"] = frechet_distance(rearrange(ours, "b f d -> (b f) d"), rearrange(real, "b f d -> (b f) d"))
         metrics["fd_mini_video"] = frechet_distance(_clip_features(ours), _clip_features(real))
-    metrics["identity"] = float((ours * reference).sum(-1).mean())
+    metrics["identity"] = float((ours * seen.reference).sum(-1).mean())
     exists = suite.clips.confidence > 0
     if suite.setting == "t":
         background = _background_mask(suite)
@@ -219,7 +255,10 @@ def rows(
     for setting in settings:
         config = pipeline.config
         suite = make_suite(setting, count, size=(config["width"], config["height"]), num_frames=config["num_frames"])
+        seen = look_at(suite, judge)
         methods: dict[str, Method] = {"reference repeated": reference_repeated}
+        if setting == "b":
+            methods["truth through the codec"] = through_codec(pipeline)
         if setting == "t":
             methods |= {"no text": _untold(ours()), "animator": ours()}
         else:
@@ -232,7 +271,7 @@ def rows(
             methods["animator"] = ours()
         for name, method in methods.items():
             on_start(setting, name, len(suite))
-            row, video = evaluate(suite, name, method, judge, on_clips=on_clips)
+            row, video = evaluate(suite, name, method, judge, seen=seen, on_clips=on_clips)
             yield row, suite, video
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
-from pose.detect import PoseDetector
+from pose.detect import PoseDetector, detect_all
 from pose.media import to_uint8
 from training.data.backgrounds import DYNAMICS
 from training.data.captions import DYNAMIC_WORDS
@@ -33,7 +33,7 @@ class Judge:
 
     def keypoints(self, video: Float[Tensor, "frames 3 height width"]) -> tuple[Tensor, Tensor]:
         """Joints (frames, 18, 2) in px and confidences (frames, 18); nobody found gives zeros."""
-        found = [self.detector.detect(to_uint8(frame)) for frame in video]
+        found = detect_all(self.detector, list(to_uint8(video)))
         best = [max(people, key=lambda p: p.score) if people else None for people in found]
         xy = torch.stack([torch.zeros(18, 2) if p is None else torch.as_tensor(p.xy).float() for p in best])
         confidence = torch.stack(

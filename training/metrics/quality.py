@@ -25,6 +25,15 @@ def l1(video: Video, truth: Video) -> float:
     return float((video - truth).abs().mean())
 
 
+def sharpness(video: Video, truth: Video) -> float:
+    """Mean step between neighbouring pixels, beside the truth's: below 1 is blurred, above 1 is noisy."""
+
+    def steps(pictures: Video) -> float:
+        return float(pictures.diff(dim=-1).abs().mean() + pictures.diff(dim=-2).abs().mean())
+
+    return steps(video) / max(steps(truth), 1e-9)
+
+
 def ssim(video: Video, truth: Video, *, window: int = 11, sigma: float = 1.5) -> float:
     """Structural similarity, mean over frames and colours (Wang et al. 2004), with the usual Gaussian window."""
     x = torch.arange(window, dtype=video.dtype, device=video.device) - window // 2

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = {
     "psnr": ("PSNR* (dB)", "{:.2f}"), "ssim": ("SSIM", "{:.3f}"), "l1": ("L1", "{:.4f}"),
+    "sharpness": ("sharpness", "{:.2f}"),
     "fd_mini": ("FD-mini", "{:.4f}"), "fd_mini_video": ("FD-mini-video", "{:.4f}"),
     "pck": ("PCK@0.1", "{:.3f}"), "identity": ("identity", "{:.3f}"),
     "background_motion": ("background motion", "{:.2f}"), "background_motion_true": ("of the truth", "{:.2f}"),

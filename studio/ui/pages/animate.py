@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pose.motions import MOTIONS
+from studio.characters import CHARACTERS, character_file
 from studio.jobs import Job, JobStatus, new_folder, start
 from studio.requests import AnimateRequest
 
@@ -51,9 +52,16 @@ def draw() -> None:
 
 def _draw_form() -> None:
     help_of = {name: field.description for name, field in AnimateRequest.model_fields.items()}
-    picture = st.file_uploader("Reference picture", type=PICTURES, key="reference", help=help_of["reference"])
-    if picture is not None:
-        st.image(picture.getvalue(), width=220)
+    who = st.radio("Character", ["Bundled character", "My picture"], horizontal=True, key="who")
+    picture, character = None, ""
+    if who == "Bundled character":
+        character = st.selectbox("Bundled character", sorted(CHARACTERS), index=sorted(CHARACTERS).index("juice-box"),
+                                 key="character", format_func=lambda name: f"{name}: {CHARACTERS[name]}")  # fmt: skip
+        st.image(str(character_file(character)), width=220)
+    else:
+        picture = st.file_uploader("Reference picture", type=PICTURES, key="reference", help=help_of["reference"])
+        if picture is not None:
+            st.image(picture.getvalue(), width=220)
     source = st.radio("Driving motion", ["Bundled motion", "Video or keypoints"], horizontal=True, key="source")
     upload = None
     if source == "Bundled motion":
@@ -70,10 +78,12 @@ def _draw_form() -> None:
         steps = st.number_input(
             "Steps", 1, 1000, None, placeholder="the model's", key="steps", help=help_of["num_inference_steps"]
         )
-    ready = picture is not None and (source == "Bundled motion" or upload is not None)
-    if st.button("Animate", type="primary", key="animate", disabled=not ready) and picture is not None:
+    ready = bool(character or picture) and bool(motion or upload)
+    if st.button("Animate", type="primary", key="animate", disabled=not ready):
         folder = new_folder(jobs_folder())
-        reference = keep_upload(folder, "reference", picture.name, picture.getvalue())
+        reference = Path(character)
+        if picture is not None:
+            reference = keep_upload(folder, "reference", picture.name, picture.getvalue())
         driving = motion or str(keep_upload(folder, "driving", upload.name, upload.getvalue()) if upload else "")
         words = animate_arguments(reference, driving, folder / "animation.mp4", prompt=prompt, seed=int(seed),
                                   steps=int(steps) if steps else None, model=model)  # fmt: skip
