@@ -50,6 +50,14 @@ class ClipSpec:
     reference_frame: int | None
     """The frame that the reference shows; None for the rest stance."""
 
+    def places(
+        self, num_frames: int, size: tuple[int, int], device: torch.device | str = "cpu"
+    ) -> Float[Tensor, "frames+1 3 height width"]:
+        """Draws the place without the character: every frame, then the reference. `size` is (width, height) px."""
+        time_s = torch.arange(num_frames + 1, device=device) / FPS
+        time_s[-1] = (self.reference_frame or 0) / FPS
+        return background(self.scene, time_s + 3 * self.phase, size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clips:
@@ -197,12 +205,7 @@ def draw_clips(
     angles = torch.cat([angles, stance[:, None]], dim=1).to(device)
     puppets = Puppets(bodies, device)
     xy = puppets.place(joint_positions(angles, puppets.body), size)
-    frames = []
-    for spec in specs:
-        time_s = torch.arange(num_frames + 1, device=device) / FPS
-        time_s[-1] = (spec.reference_frame or 0) / FPS
-        frames.append(background(spec.scene, time_s + 3 * spec.phase, size))
-    canvas = torch.stack(frames).contiguous()
+    canvas = torch.stack([spec.places(num_frames, size, device) for spec in specs]).contiguous()
     paint_puppets(canvas, puppets, xy)
     canvas.clamp_(0, 1)  # an outline on a dark part goes below 0
     limits = torch.tensor([width, height], device=device)

@@ -41,10 +41,11 @@ class CodecRecipe(Recipe):
     """Crops a step, over all processes."""
     learning_rate: float = Field(default=5e-3, gt=0)
     """Peak learning rate of Muon and AdamW alike."""
-    crop: int = Field(default=64, ge=32, le=128, multiple_of=16)
+    crop: int = Field(default=48, ge=32, le=128, multiple_of=16)
     """Side of a training crop. [px]"""
-    num_frames: FrameCount = Field(default=9, ge=1)
-    """Frames of a training crop, 4k + 1; with fewer than 9 the path of later latent frames would not be trained."""
+    num_frames: FrameCount = Field(default=17, ge=1)
+    """Frames of a training crop, 4k + 1; with fewer than 9 the path of later latent frames would not be trained, and
+    with 9 the frames after them fall behind."""
     image_share: float = Field(default=0.4, ge=0, le=1)
     """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
     image_factor: int = Field(default=4, ge=1)

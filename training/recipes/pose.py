@@ -1,6 +1,6 @@
 """mini-pose: a keypoint network of 1.3 M parameters for drawn characters, exported to ONNX."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from models.keypoint_net import KeypointHeatmaps, KeypointNet
 from pose.sequence import VISIBLE
 from pose.skeleton import MIRROR
 from training.data.backgrounds import background
+from training.data.clutter import as_photographs
 from training.data.world import Kind, Split, clip_spec, draw_clips
 from training.metrics.quality import pck
 from training.recipes.base import RECIPES, Recipe
@@ -33,6 +34,8 @@ class Labelled:
     xy: Float[Tensor, "batch joints 2"]
     """px."""
     confidence: Float[Tensor, "batch joints"]
+    plain: Float[Tensor, "batch 3 height width"]
+    """The same pictures without the characters."""
 
 
 @RECIPES.register("mini-pose")
@@ -51,6 +54,8 @@ class PoseRecipe(Recipe):
     """Radius of a joint's spot. [cells of 4 px]"""
     empty_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the pictures without any character: a place alone, or a little noise on a plain colour."""
+    photographic: float = Field(default=0.5, ge=0, le=1)
+    """Share of the pictures with a busy ground, uneven light and rough surfaces (`training.data.clutter`)."""
     augment: bool = True
     """Zoom, shift, mirror, recolour, blur and add noise."""
 
@@ -102,18 +107,21 @@ class PoseLearner(nn.Module):
         drawn = self._draw("train", first // 2, count // 2)
         empty = torch.rand(len(drawn.pixels), generator=generator) < self.config.empty_share
         drawn = without_characters(drawn, empty, generator)
+        made = as_photographs(drawn.pixels, drawn.plain, self.config.photographic, generator)
+        drawn = replace(drawn, pixels=made)
         return augment(drawn, generator) if self.config.augment else drawn
 
     def _draw(self, split: Split, first: int, count: int) -> Labelled:
         device = next(self.parameters()).device
         kinds: tuple[Kind, ...] = ("animation", "animation", "animation", "background")
-        clips = draw_clips(
-            [clip_spec(split, first + k, kinds[k % 4]) for k in range(count)], num_frames=1, device=device
-        )
+        specs = [clip_spec(split, first + k, kinds[k % 4]) for k in range(count)]
+        clips = draw_clips(specs, num_frames=1, device=device)
+        places = torch.stack([spec.places(1, (128, 128), device) for spec in specs])
         return Labelled(
             pixels=torch.cat([clips.video[:, 0], clips.reference]),
             xy=torch.cat([clips.xy[:, 0], clips.reference_xy]),
             confidence=torch.cat([clips.confidence[:, 0], clips.reference_confidence]),
+            plain=torch.cat([places[:, 0], places[:, 1]]),
         )
 
     def forward(self, batch: Labelled, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
@@ -149,7 +157,7 @@ def without_characters(drawn: Labelled, chosen: Bool[Tensor, "batch"], generator
 
     What stays is a place of the world alone, or, one time in four, a plain colour with some noise.
     """
-    pixels, confidence = drawn.pixels.clone(), drawn.confidence.clone()
+    pixels, confidence, plain = drawn.pixels.clone(), drawn.confidence.clone(), drawn.plain.clone()
     size = (pixels.shape[-1], pixels.shape[-2])
     for k in chosen.nonzero().flatten().tolist():
         number = int(torch.randint(1 << 28, (), generator=generator))
@@ -161,7 +169,8 @@ def without_characters(drawn: Labelled, chosen: Bool[Tensor, "batch"], generator
             scene = clip_spec("train", number, "background" if number % 2 else "animation").scene
             pixels[k] = background(scene, torch.zeros(1, device=pixels.device), size)[0]
         confidence[k] = 0
-    return Labelled(pixels=pixels, xy=drawn.xy, confidence=confidence)
+        plain[k] = pixels[k]
+    return replace(drawn, pixels=pixels, confidence=confidence, plain=plain)
 
 
 def heatmaps(batch: Labelled, sigma: float) -> Float[Tensor, "batch joints rows columns"]:
@@ -222,4 +231,4 @@ def augment(batch: Labelled, generator: torch.Generator) -> Labelled:
     pixels = torch.where((uniform(0, 1) < 0.3)[:, None, None, None], soft, pixels)
     noise = torch.randn(pixels.shape, generator=generator).to(device)
     pixels = pixels + noise * uniform(0, 0.06, 1, 1, 1)
-    return Labelled(pixels=pixels.clamp(0, 1), xy=xy, confidence=confidence * inside)
+    return replace(batch, pixels=pixels.clamp(0, 1), xy=xy, confidence=confidence * inside)
