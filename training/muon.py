@@ -5,10 +5,11 @@ The momentum of a matrix is replaced by the nearest orthogonal one, so that all 
 with one row an output channel. torch has `torch.optim.Muon`, which refuses filters; 63 % of our codec is filters.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,6 +27,41 @@ def orthogonalise(matrix: Float[Tensor, "rows columns"], steps: int = 5) -> Floa
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if tall else x).to(matrix.dtype)
+
+
+def orthogonalise_all(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "_ _"]]:
+    """Orthogonalises matrices that every process holds alike: each process takes a share and tells the others."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [orthogonalise(matrix) for matrix in matrices]
+    done = list(matrices)
+    for rank, share in enumerate(shares([_cost(matrix) for matrix in matrices], dist.get_world_size())):
+        if not share:
+            continue
+        # nothing is lost: the iteration ends in bfloat16 anyway
+        if rank == dist.get_rank():
+            flat = torch.cat([orthogonalise(matrices[k]).bfloat16().flatten() for k in share])
+        else:
+            flat = matrices[share[0]].new_empty(sum(matrices[k].numel() for k in share), dtype=torch.bfloat16)
+        dist.broadcast(flat.view(torch.uint8), src=rank)  # as bytes: not every backend knows bfloat16
+        for k, part in zip(share, flat.split([matrices[k].numel() for k in share]), strict=True):
+            done[k] = part.view_as(matrices[k]).to(matrices[k].dtype)
+    return done
+
+
+def shares(costs: Sequence[float], count: int) -> list[list[int]]:
+    """Deals work out to `count` workers, the largest piece first, always to whom has least to do."""
+    dealt: list[list[int]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for index in sorted(range(len(costs)), key=lambda k: -costs[k]):
+        worker = loads.index(min(loads))
+        dealt[worker].append(index)
+        loads[worker] += costs[index]
+    return dealt
+
+
+def _cost(matrix: Tensor) -> float:
+    """Multiplications of one iteration, but for a factor."""
+    return float(min(matrix.shape)) ** 2 * max(matrix.shape)
 
 
 class Muon(torch.optim.Optimizer):
@@ -62,21 +98,29 @@ class Muon(torch.optim.Optimizer):
         """Updates every parameter that has a gradient."""
         assert closure is None, "a closure is not used here"
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if group["orthogonal"]:
+                updates = self._orthogonal(parameters, group)
+            else:
+                updates = [self._adam(p, p.grad, group) for p in parameters]
+            for parameter, update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                rule = self._orthogonal if group["orthogonal"] else self._adam
-                update = rule(parameter, parameter.grad, group)
                 parameter.add_(update, alpha=-group["lr"])
 
-    def _orthogonal(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
-        state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(grad, 1 - group["momentum"])
-        ahead = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
-        return (orthogonalise(ahead) * (0.2 * max(ahead.shape) ** 0.5)).view_as(parameter)
+    def _orthogonal(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        ahead = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(parameter)
+            gradient = parameter.grad
+            assert gradient is not None
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            ahead.append(gradient.lerp(state["momentum"], group["momentum"]).flatten(1))
+        return [
+            (update * (0.2 * max(update.shape) ** 0.5)).view_as(parameter)
+            for parameter, update in zip(parameters, orthogonalise_all(ahead), strict=True)
+        ]
 
     def _adam(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.muon import Muon, muon_for, orthogonalise
+from training.muon import Muon, muon_for, orthogonalise, shares
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (40, 16)])
@@ -95,3 +95,11 @@ def test_a_zero_gradient_does_not_become_nan():
         parameter.grad = torch.zeros_like(parameter)
     muon_for(linear, lr=0.1, weight_decay=0.0).step()
     assert all(p.isfinite().all() for p in linear.parameters())
+
+
+def test_work_is_dealt_out_evenly_and_completely():
+    costs = [7.0, 1.0, 5.0, 3.0, 3.0, 1.0]
+    dealt = shares(costs, 3)
+    assert sorted(k for part in dealt for k in part) == list(range(6))
+    assert max(sum(costs[k] for k in part) for part in dealt) == 7
+    assert shares([1.0], 2) == [[0], []]
