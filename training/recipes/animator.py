@@ -58,7 +58,7 @@ class AnimatorRecipe(Recipe):
     short_frames: FrameCount = Field(default=1, ge=1)
     """Frames of a short clip, 4k + 1: what a pose does to a picture can be learned from single frames."""
     short_share: float = Field(default=0.6, ge=0, le=1)
-    """The first part of the training, on short clips."""
+    """The first part of the training, in which animation has short clips."""
     short_factor: int = Field(default=5, ge=1)
     """How many times more clips a step of that part has, for about the same time."""
     background_weight: float = Field(default=0.25, ge=0, lt=1)
@@ -174,7 +174,8 @@ class AnimatorLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Samples:
         """Takes clips of the current shard at random and draws their skeletons, bent for the animation task."""
         config = self.config
-        short = first < config.short_share * config.steps * config.batch_size
+        # a background in a single frame is the reference itself: nothing to learn
+        short = task.name == "animation" and first < config.short_share * config.steps * config.batch_size
         share, count = count, count * config.short_factor if short else count
         step = first // config.batch_size
         clips_a_step = config.batch_size * (config.short_factor if short else 1)
