@@ -1,6 +1,6 @@
 """mini-clip: an open_clip model of 6 M parameters that knows the words and pictures of the drawn world."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,7 +30,8 @@ class Pairs:
     """Pictures with their captions."""
 
     pixels: Float[Tensor, "batch 3 height width"]
-    """-1..1."""
+    """-1..1; in training some are degraded."""
+    clean: Float[Tensor, "batch 3 height width"]
     ids: Int[Tensor, "batch tokens"]
 
 
@@ -50,6 +51,8 @@ class ClipRecipe(Recipe):
     """Decoupled decay, on matrices only."""
     degraded: float = Field(default=0.6, ge=0, le=1)
     """Share of the pictures that are blurred, dimmed and noised, as video files and codecs leave them."""
+    steady_weight: float = Field(default=2.0, ge=0)
+    """Weight of the distance between the features of a degraded picture and of the clean one."""
     start_from: str = ""
     """A folder with trained `text_encoder/` and `image_encoder/` to go on from; empty for new ones."""
 
@@ -93,22 +96,27 @@ class ClipLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Pairs:
         """Draws one frame of each clip; every third shows a background in motion."""
         pairs = self._pairs("train", first, count)
-        return Pairs(pixels=degrade(pairs.pixels, self.config.degraded, generator), ids=pairs.ids)
+        return replace(pairs, pixels=degrade(pairs.clean, self.config.degraded, generator))
 
     def _pairs(self, split: Split, first: int, count: int) -> Pairs:
         device = next(self.parameters()).device
         specs = [clip_spec(split, first + k, "background" if k % 3 == 0 else "animation") for k in range(count)]
         video = draw_clips(specs, num_frames=1, device=device).video
         ids = tokenize([spec.caption for spec in specs], self.sizes.context_length).to(device)
-        return Pairs(pixels=video[:, 0] * 2 - 1, ids=ids)
+        pixels = video[:, 0] * 2 - 1
+        return Pairs(pixels=pixels, clean=pixels, ids=ids)
 
     def forward(self, batch: Pairs, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
-        """The symmetric cross-entropy over the batch."""
+        """The symmetric cross-entropy over the batch, and how far degrading moves the features (1 - cosine)."""
         image, text, scale = self.model(batch.pixels, batch.ids)
         logits = scale.float().clamp(max=100) * image.float() @ text.float().T
         truth = torch.arange(len(logits), device=logits.device)
         loss = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
-        return {"loss": loss, "top1": (logits.argmax(1) == truth).float().mean()}
+        with torch.no_grad():
+            clean = self.model.encode_image(batch.clean, normalize=True)
+        moved = (1 - (image.float() * clean.float()).sum(1)).mean()
+        top1 = (logits.argmax(1) == truth).float().mean()
+        return {"loss": loss + self.config.steady_weight * moved, "contrast": loss, "moved": moved, "top1": top1}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -129,8 +137,9 @@ def degrade(
 ) -> Float[Tensor, "batch 3 height width"]:
     """Blurs, dims and noises a share of the pictures in [-1, 1], each by its own random amount.
 
-    Real files are never as clean as drawn pictures. Without it the features tell a clean picture from a decoded one
-    more strongly than one pose from another (measured: docs/log.md).
+    Real files are never as clean as drawn pictures. Without it, and without the pull to the clean picture's features
+    (`steady_weight`), the features tell a clean picture from a soft one more strongly than one pose from another
+    (measured: docs/log.md).
     """
     batch = len(pixels)
     chance = torch.rand(5, batch, generator=generator).to(pixels)
