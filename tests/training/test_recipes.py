@@ -137,6 +137,12 @@ def test_a_time_limit_stops_a_run_with_a_checkpoint(short_measures, tmp_path):
     assert latest_checkpoint(tmp_path) is not None
 
 
+def test_a_start_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"start_from nowhere: no such folder; name the mini folder"):
+        run("mini-codec", tmp_path / "run", {**CODEC, "start_from": "nowhere"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_clip_exports_two_towers_that_load(tmp_path):
     from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
 

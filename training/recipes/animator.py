@@ -30,7 +30,7 @@ from pose.sequence import PoseSequence
 from training.config import FrameCount
 from training.data.latents import Encoders, LatentClips, encode_specs
 from training.data.world import Kind, Split, clip_spec, joints_of_specs
-from training.recipes.base import RECIPES, Recipe
+from training.recipes.base import RECIPES, ContinuingRecipe
 from training.tasks import Pattern, Task
 
 SIZE = (128, 128)
@@ -39,7 +39,7 @@ EVALUATED_CLIPS = 32
 
 
 @RECIPES.register("mini-animator")
-class AnimatorRecipe(Recipe):
+class AnimatorRecipe(ContinuingRecipe):
     """Multi-task partial parameter training of the mini Animate-X++."""
 
     about: ClassVar[str] = "the animator: reference, pose and text to video"
@@ -79,17 +79,10 @@ class AnimatorRecipe(Recipe):
     """Bodies in the pool that EPI realigns to."""
     shift: float = Field(default=3.0, gt=0)
     """Shift of the noise levels towards pure noise, in training and sampling."""
-    start_from: str = ""
-    """A folder with a trained animator to go on from; empty for a new one."""
     shard_clips: int = Field(default=384, ge=2)
     """Clips drawn and encoded at a time."""
     shard_uses: float = Field(default=8.0, gt=0)
     """How often a clip is used, on average, with new noise and a newly bent skeleton each time."""
-
-    @property
-    def goes_on_from(self) -> Path | None:
-        """The folder of `start_from`."""
-        return Path(self.start_from) if self.start_from else None
 
     def build(self, mini: Path) -> nn.Module:
         """Makes an untrained animator on the trained codec and CLIP."""

@@ -32,4 +32,16 @@ class Recipe(TrainingConfig, abc.ABC):
         """Writes the learner's weights into a folder of the mini family."""
 
 
+class ContinuingRecipe(Recipe):
+    """A recipe that can also begin with weights that are trained already."""
+
+    start_from: str = ""
+    """A mini folder with trained weights of this part to go on from; empty for new ones."""
+
+    @property
+    def goes_on_from(self) -> Path | None:
+        """The folder of `start_from`."""
+        return Path(self.start_from) if self.start_from else None
+
+
 RECIPES: Final[Registry[type[Recipe]]] = Registry("recipe")

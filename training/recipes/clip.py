@@ -21,7 +21,7 @@ from models.clip import (
     tokenize,
 )
 from training.data.world import Split, clip_spec, draw_clips
-from training.recipes.base import RECIPES, Recipe
+from training.recipes.base import RECIPES, ContinuingRecipe
 from training.tasks import Task
 
 
@@ -36,7 +36,7 @@ class Pairs:
 
 
 @RECIPES.register("mini-clip")
-class ClipRecipe(Recipe):
+class ClipRecipe(ContinuingRecipe):
     """Contrastive learning of single frames and captions (CLIP, arXiv 2103.00020)."""
 
     about: ClassVar[str] = "the CLIP model: prompts and reference pictures to tokens"
@@ -53,13 +53,6 @@ class ClipRecipe(Recipe):
     """Share of the pictures that are blurred, dimmed and noised, as video files and codecs leave them."""
     steady_weight: float = Field(default=2.0, ge=0)
     """Weight of the distance between the features of a degraded picture and of the clean one."""
-    start_from: str = ""
-    """A folder with trained `text_encoder/` and `image_encoder/` to go on from; empty for new ones."""
-
-    @property
-    def goes_on_from(self) -> Path | None:
-        """The folder of `start_from`."""
-        return Path(self.start_from) if self.start_from else None
 
     def build(self, mini: Path) -> nn.Module:
         """Makes an untrained CLIP model."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.codecs import mini_codec
 from training.config import FrameCount
 from training.data.world import Kind, clip_spec, draw_clips
-from training.recipes.base import RECIPES, Recipe
+from training.recipes.base import RECIPES, ContinuingRecipe
 from training.tasks import Task
 
 EVALUATED_CLIPS = 12
@@ -30,7 +30,7 @@ Crops = Float[Tensor, "batch 3 frames height width"]
 
 
 @RECIPES.register("mini-codec")
-class CodecRecipe(Recipe):
+class CodecRecipe(ContinuingRecipe):
     """Video in, latents 8x smaller in space and 4x in time, and back."""
 
     about: ClassVar[str] = "the video codec: 128x128 pixels to 16x16x16 latents and back"
@@ -50,15 +50,8 @@ class CodecRecipe(Recipe):
     """The first part of the training, on single frames: what is learned there is cheap, and video starts from it."""
     image_factor: int = Field(default=4, ge=1)
     """How many times more crops a step of that part has, for about the same time."""
-    start_from: str = ""
-    """A folder with a trained `vae/` to go on from; empty for a new one."""
     kl_weight: float = Field(default=2e-5, ge=0)
     """Weight of the mean Kullback-Leibler term, which keeps latents near N(0, 1)."""
-
-    @property
-    def goes_on_from(self) -> Path | None:
-        """The folder of `start_from`."""
-        return Path(self.start_from) if self.start_from else None
 
     def build(self, mini: Path) -> nn.Module:
         """Makes an untrained codec."""

@@ -85,6 +85,8 @@ def run_recipe(
     for part in recipe.needs:
         if not (mini / part).exists():
             raise ValueError(f"{name} needs the trained {part}, which is not in {mini}; run its recipe first")
+    if recipe.goes_on_from is not None and not recipe.goes_on_from.is_dir():
+        raise ValueError(f"start_from {recipe.goes_on_from}: no such folder; name the mini folder of an earlier run")
     if not resume and latest_checkpoint(run) is not None:
         raise CheckpointError(
             f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder"
