@@ -71,10 +71,10 @@ def render_cards(folder: Path) -> str:
 
 def _worded(run: Mapping[str, Any]) -> str:
     stopped = f" (stopped there, of {run['total_steps']:,})" if run["steps"] < run["total_steps"] else ""
+    lines = [f"| {name} | {value:.4g} |\n" for name, value in run["metrics"].items()]
+    table = "".join(["\n| held-out metric | value |\n|---|---:|\n", *lines]) if lines else ""
     return (
         f"    {run['command']}\n\n"
         f"{run['steps']:,} steps{stopped} in {run['seconds'] / 60:.0f} minutes of training on {run['device']}, "
-        f"torch {run['torch']}, peak memory {run['peak_memory_bytes'] / 2**30:.1f} GiB.\n\n"
-        "| held-out metric | value |\n|---|---:|\n"
-        + "".join(f"| {name} | {value:.4g} |\n" for name, value in run["metrics"].items())
+        f"torch {run['torch']}, peak memory {run['peak_memory_bytes'] / 2**30:.1f} GiB.\n{table}"
     )
