@@ -12,15 +12,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    from models.presets import tiny_pipeline
-
-    pipe = tiny_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
 def reference():
     return torch.randint(0, 256, (32, 32, 3), generator=generator(1), dtype=torch.uint8)
 

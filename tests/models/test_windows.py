@@ -69,15 +69,6 @@ def test_the_colour_lock_leaves_the_first_window_alone_and_takes_a_slow_drift_aw
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    from models.presets import tiny_pipeline
-
-    pipe = tiny_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
 def animate(tiny):
     from pose.motions import make_motion
 

@@ -5,22 +5,13 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def pipeline():
-    from models.presets import tiny_pipeline
-
-    pipe = tiny_pipeline()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
-def judge(pipeline):
+def judge(tiny):
     from pose.detect import load_detector
     from training.metrics.judge import Judge
     from training.recipes.run import mini_folder
 
     detector = load_detector("mini", weights=mini_folder() / "pose" / "model.onnx")
-    return Judge(image=pipeline.image_encoder, text=pipeline.text_encoder, detector=detector)
+    return Judge(image=tiny.image_encoder, text=tiny.text_encoder, detector=detector)
 
 
 def test_setting_b_drives_with_the_characters_own_skeleton():
@@ -56,10 +47,10 @@ def test_the_truth_itself_is_a_perfect_result(judge):
     assert torch.equal(video, suite.clips.video)
 
 
-def test_every_setting_has_its_baselines_and_finite_measures(pipeline, judge):
+def test_every_setting_has_its_baselines_and_finite_measures(tiny, judge):
     from training.metrics.a2bench import rows
 
-    found = [row for row, _, _ in rows(pipeline, judge, ("a", "b", "t"), 2, steps=1, guidance=1.0)]
+    found = [row for row, _, _ in rows(tiny, judge, ("a", "b", "t"), 2, steps=1, guidance=1.0)]
     methods = {s: [r.method for r in found if r.setting == s] for s in "abt"}
     assert methods["b"] == [
         "reference repeated", "truth through the codec", "no pose", "no explicit pose (EPI)", "no implicit pose (IPI)",
@@ -73,10 +64,10 @@ def test_every_setting_has_its_baselines_and_finite_measures(pipeline, judge):
     assert len(set(psnr.values())) == len(psnr), "two methods made the same video"
 
 
-def test_a_batch_gives_what_single_clips_give(pipeline, judge):
+def test_a_batch_gives_what_single_clips_give(tiny, judge):
     from training.metrics.a2bench import animated, make_suite
 
     suite = make_suite("b", 2, size=(32, 32), num_frames=9)
-    make = animated(pipeline, steps=1, guidance=1.0)
+    make = animated(tiny, steps=1, guidance=1.0)
     both = make(suite, slice(0, 2))
     assert torch.allclose(both[1:], make(suite, slice(1, 2)), atol=0.02)
