@@ -31,13 +31,21 @@ class Pairs:
 
     pixels: Float[Tensor, "batch 3 height width"]
     """-1..1; in training some are degraded."""
-    clean: Float[Tensor, "batch 3 height width"]
     ids: Int[Tensor, "batch tokens"]
+    others: Float[Tensor, "others 3 height width"]
+    """The same characters in other poses, of no use to the captions; degraded as well."""
+    clean: Float[Tensor, "all 3 height width"]
+    """`pixels` and `others` before they were degraded."""
 
 
 @RECIPES.register("mini-clip")
 class ClipRecipe(ContinuingRecipe):
-    """Contrastive learning of single frames and captions (CLIP, arXiv 2103.00020)."""
+    """Contrastive learning of single frames with captions (CLIP, arXiv 2103.00020) and of frames with themselves.
+
+    The second is what SLIP (arXiv 2112.12750) adds: a degraded picture must be nearest to its own clean one, among
+    pictures that differ in nothing but the pose too. Captions do not speak of a frame's pose, so without it the
+    features forget the pose, and mind blur.
+    """
 
     about: ClassVar[str] = "the CLIP model: prompts and reference pictures to tokens"
 
@@ -49,10 +57,12 @@ class ClipRecipe(ContinuingRecipe):
     """Peak learning rate of Muon and AdamW alike."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled decay, on matrices only."""
-    degraded: float = Field(default=0.6, ge=0, le=1)
+    degraded: float = Field(default=0.8, ge=0, le=1)
     """Share of the pictures that are blurred, dimmed and noised, as video files and codecs leave them."""
-    steady_weight: float = Field(default=2.0, ge=0)
-    """Weight of the distance between the features of a degraded picture and of the clean one."""
+    view_weight: float = Field(default=1.0, ge=0)
+    """Weight of finding a degraded picture's clean one."""
+    view_temperature: float = Field(default=0.1, gt=0)
+    """Temperature of that search, as SLIP has it."""
 
     def build(self, mini: Path) -> nn.Module:
         """Makes an untrained CLIP model."""
@@ -89,27 +99,40 @@ class ClipLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Pairs:
         """Draws one frame of each clip; every third shows a background in motion."""
         pairs = self._pairs("train", first, count)
-        return replace(pairs, pixels=degrade(pairs.clean, self.config.degraded, generator))
+        worse = degrade(pairs.clean, self.config.degraded, generator)
+        return replace(pairs, pixels=worse[:count], others=worse[count:])
 
     def _pairs(self, split: Split, first: int, count: int) -> Pairs:
         device = next(self.parameters()).device
         specs = [clip_spec(split, first + k, "background" if k % 3 == 0 else "animation") for k in range(count)]
-        video = draw_clips(specs, num_frames=1, device=device).video
+        clips = draw_clips(specs, num_frames=1, device=device)
         ids = tokenize([spec.caption for spec in specs], self.sizes.context_length).to(device)
-        pixels = video[:, 0] * 2 - 1
-        return Pairs(pixels=pixels, clean=pixels, ids=ids)
+        # a background's character stands as in its reference: no other pose
+        moves = torch.tensor([spec.action != "stand" for spec in specs])
+        pixels, others = clips.video[:, 0] * 2 - 1, clips.reference[moves] * 2 - 1
+        return Pairs(pixels=pixels, ids=ids, others=others, clean=torch.cat([pixels, others]))
 
     def forward(self, batch: Pairs, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
-        """The symmetric cross-entropy over the batch, and how far degrading moves the features (1 - cosine)."""
+        """The symmetric cross-entropy of pictures and captions, and that of degraded and clean pictures."""
         image, text, scale = self.model(batch.pixels, batch.ids)
         logits = scale.float().clamp(max=100) * image.float() @ text.float().T
         truth = torch.arange(len(logits), device=logits.device)
-        loss = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
-        with torch.no_grad():
-            clean = self.model.encode_image(batch.clean, normalize=True)
-        moved = (1 - (image.float() * clean.float()).sum(1)).mean()
+        contrast = (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
         top1 = (logits.argmax(1) == truth).float().mean()
-        return {"loss": loss + self.config.steady_weight * moved, "contrast": loss, "moved": moved, "top1": top1}
+        views = torch.cat([image, self.model.encode_image(batch.others, normalize=True)]).float()
+        with torch.no_grad():
+            clean = self.model.encode_image(batch.clean, normalize=True).float()
+        near = views @ clean.T
+        own = torch.arange(len(near), device=near.device)
+        view = F.cross_entropy(near / self.config.view_temperature, own)
+        return {
+            "loss": contrast + self.config.view_weight * view,
+            "contrast": contrast,
+            "view": view,
+            "top1": top1,
+            "view_top1": (near.argmax(1) == own).float().mean(),
+            "moved": (1 - near.diagonal()).mean(),
+        }
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -130,9 +153,7 @@ def degrade(
 ) -> Float[Tensor, "batch 3 height width"]:
     """Blurs, dims and noises a share of the pictures in [-1, 1], each by its own random amount.
 
-    Real files are never as clean as drawn pictures. Without it, and without the pull to the clean picture's features
-    (`steady_weight`), the features tell a clean picture from a soft one more strongly than one pose from another
-    (measured: docs/log.md).
+    Real files are never as clean as drawn pictures.
     """
     batch = len(pixels)
     chance = torch.rand(5, batch, generator=generator).to(pixels)

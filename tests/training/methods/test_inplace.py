@@ -1,0 +1,63 @@
+"""In-place training against a dense optimizer whose gradients are masked."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.methods import Scope
+from training.methods.paca import PaCA
+from training.methods.sara import SaRA, matrix_sign
+
+from . import toys
+from .test_conformance import optimizer_of
+
+
+def masks_of(model, tuner):
+    masks = {}
+    for piece in tuner.pieces:
+        mask = torch.zeros(piece.parameter.shape)
+        part = piece.support.take(mask)
+        piece.support.put(mask, torch.ones_like(part))
+        masks[piece.name] = mask
+    return masks
+
+
+@pytest.mark.parametrize("kind", toys.KINDS)
+@pytest.mark.parametrize("config", [SaRA(fraction=0.2, nuclear_weight=0.0), PaCA(rank=4)], ids=["sara", "paca"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_twenty_steps_are_those_of_a_dense_masked_reference(kind, config, checkpointing):
+    model = toys.make(kind)
+    dense = copy.deepcopy(model)
+    model.checkpointing = checkpointing
+    tuner = config.attach(model, Scope(), torch.Generator().manual_seed(0))
+    masks = masks_of(model, tuner)
+    ours = optimizer_of(tuner)
+    chosen = [p for n, p in dense.named_parameters() if n in masks]
+    theirs = torch.optim.AdamW(chosen, lr=1e-2, weight_decay=0.0)
+    for step in range(20):
+        x, y = model.data(step)
+        for half in (slice(0, 2), slice(2, 4)):
+            (F.mse_loss(model(x[half]), y[half]) / 2).backward()
+            (F.mse_loss(dense(x[half]), y[half]) / 2).backward()
+        for name, p in dense.named_parameters():
+            p.grad = p.grad * masks[name] if name in masks else None
+        torch.testing.assert_close(
+            tuner.values.grad, torch.cat([piece.support.of_dense(dict(dense.named_parameters())[piece.name].grad) for piece in tuner.pieces]),
+            rtol=1e-5, atol=1e-6,
+        )  # fmt: skip
+        torch.nn.utils.clip_grad_norm_([tuner.values], 0.1)
+        torch.nn.utils.clip_grad_norm_(chosen, 0.1)
+        for optimizer in (ours, theirs):
+            optimizer.step()
+            optimizer.zero_grad()
+        tuner.after_step(step + 1)
+    for (name, p), q in zip(model.named_parameters(), dense.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6 * 20, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_the_matrix_sign_is_that_of_the_decomposition():
+    matrix = torch.randn(70, 130, generator=torch.Generator().manual_seed(0)) * (torch.rand(70, 130) < 0.05)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    torch.testing.assert_close(matrix_sign(matrix), u @ v, rtol=0, atol=1e-3)

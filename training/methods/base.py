@@ -1,0 +1,142 @@
+"""What a fine-tuning method is: a config that makes some of a model's numbers trainable."""
+
+import abc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from pose.registry import Registry
+from training.methods.scope import Scope
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamGroup:
+    """Parameters that the optimizer treats alike."""
+
+    parameters: tuple[nn.Parameter, ...]
+    rate: float = 1.0
+    """Their learning rate, as a multiple of the run's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A parameter that gave way to another, as when a method chooses anew what it trains."""
+
+    old: nn.Parameter
+    new: nn.Parameter
+    kept: Int[Tensor, "count"]
+    """For every number of the new one its place in the old one, -1 where it was not there."""
+
+    def carry(self, state: Float[Tensor, "old"]) -> Float[Tensor, "count"]:
+        """State of the old one for the new one: it goes with its numbers, and newcomers begin at 0."""
+        if not len(state):
+            return state.new_zeros(len(self.kept))
+        return torch.where(self.kept >= 0, state[self.kept.clamp(min=0)], 0)
+
+
+class Tuner(abc.ABC):
+    """A model with some of its numbers made trainable. Made by `MethodConfig.attach`.
+
+    Attaching is the identity. The tuner owns no optimizer; the loop steps the `parameters` and then calls
+    `after_step`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.moved: tuple[Moved, ...] = ()
+
+    @abc.abstractmethod
+    def parameters(self) -> Iterable[ParamGroup]:
+        """What the optimizer trains."""
+
+    def penalty(self) -> Float[Tensor, ""] | None:
+        """What is added to the loss; None where there is nothing."""
+        return None
+
+    def after_step(self, step: int) -> bool:
+        """Brings the model up to date after optimizer step `step` (1, 2, ...).
+
+        Returns True where parameters were chosen anew; `moved` then says which state the optimizer keeps.
+        """
+        return False
+
+    @abc.abstractmethod
+    def delta(self) -> dict[str, Tensor]:
+        """What an adapter file stores."""
+
+    @abc.abstractmethod
+    def load(self, delta: Mapping[str, Tensor]) -> None:
+        """Takes over what `delta` gave.
+
+        Raises:
+            ValueError: it does not fit this model or method.
+        """
+
+    @abc.abstractmethod
+    def set_scale(self, scale: float) -> None:
+        """Applies the change by so much: 0 is the base model, bit for bit, and 1 the trained one."""
+
+    @abc.abstractmethod
+    def merge(self) -> None:
+        """Leaves the change in the base weights and detaches; the model's names are as before attaching."""
+
+    @abc.abstractmethod
+    def unload(self) -> None:
+        """Takes the change out again and detaches: the base model, bit for bit."""
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """The base model, bit for bit, for a while."""
+        self.set_scale(0.0)
+        try:
+            yield
+        finally:
+            self.set_scale(1.0)
+
+    @property
+    def count(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for group in self.parameters() for p in group.parameters)
+
+
+Losses = Callable[[], Iterable[Float[Tensor, ""]]]
+"""Gives losses of a few batches, each with its graph: what a method looks at that chooses by gradients."""
+
+
+class MethodConfig(BaseModel, abc.ABC):
+    """The options of a method."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    about: ClassVar[str]
+    """One line for `studio methods`."""
+    paper: ClassVar[str]
+    """Where it comes from."""
+    needs_losses: ClassVar[bool] = False
+    """It chooses by gradients, so `attach` wants `losses`."""
+
+    @abc.abstractmethod
+    def attach(self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None) -> Tuner:
+        """Freezes the model and makes its own numbers within the scope trainable.
+
+        Args:
+            rng: every draw of the method, on the CPU.
+            losses: a few batches, for a method that chooses by gradients.
+
+        Raises:
+            ValueError: nothing in the scope can be trained by this method, or `losses` are missing.
+        """
+
+    def learning_rate(self, tuner: Tuner) -> float:
+        """A rate to start with for AdamW."""
+        return 1e-4
+
+
+METHODS: Final[Registry[type[MethodConfig]]] = Registry("method")
+"""`studio train --method`, `studio methods`, the app's form and the conformance tests."""

@@ -1,0 +1,134 @@
+"""The products of linear and convolution layers, apart: forward, gradient of the input, gradient of the weight."""
+
+import abc
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Rows = slice | Tensor
+"""Output features: a range of them, or their numbers."""
+
+
+class Layer(abc.ABC):
+    """One layer's arithmetic, without its weights."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What the plain layer computes."""
+
+    @abc.abstractmethod
+    def input_grad(self, upstream: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
+        """The gradient of the input, which needs the weight alone."""
+
+    @abc.abstractmethod
+    def weight_grad(self, upstream: Tensor, x: Tensor, rows: Rows) -> Tensor:
+        """The gradient of some rows of the weight; with part of the input's features, of those columns."""
+
+    @abc.abstractmethod
+    def bias_grad(self, upstream: Tensor) -> Tensor:
+        """The gradient of the bias."""
+
+    @abc.abstractmethod
+    def feature_axis(self, x: Tensor) -> int:
+        """Where the input's features lie."""
+
+
+class LinearLayer(Layer):
+    """`nn.Linear`: tokens of any shape before the features."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b."""
+        return F.linear(x, weight, bias)
+
+    def input_grad(self, upstream: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
+        """The upstream gradient times W."""
+        return upstream @ weight
+
+    def weight_grad(self, upstream: Tensor, x: Tensor, rows: Rows) -> Tensor:
+        """Summed over all tokens."""
+        flat = upstream.reshape(-1, upstream.shape[-1])
+        flat = flat[:, rows] if isinstance(rows, slice) else flat.index_select(1, rows)
+        return flat.T @ x.reshape(-1, x.shape[-1])
+
+    def bias_grad(self, upstream: Tensor) -> Tensor:
+        """Summed over all tokens."""
+        return upstream.reshape(-1, upstream.shape[-1]).sum(0)
+
+    def feature_axis(self, x: Tensor) -> int:
+        """The last."""
+        return x.ndim - 1
+
+
+class ConvLayer(Layer):
+    """`nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` with zero padding; batched."""
+
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        self.dims = len(conv.kernel_size)
+        self.kernel = tuple(conv.kernel_size)
+        self.groups = conv.groups
+        padding: Any = conv.padding
+        if isinstance(padding, str):
+            padding = [
+                (d * (k - 1)) // 2 if padding == "same" else 0 for d, k in zip(conv.dilation, self.kernel, strict=True)
+            ]
+        self.geometry = (list(conv.stride), list(padding), list(conv.dilation))
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution."""
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
+        stride, padding, dilation = self.geometry
+        return convolve(x, weight, bias, stride, padding, dilation, self.groups)
+
+    def input_grad(self, upstream: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
+        """The transposed convolution of the upstream gradient."""
+        # the input's numbers play no part, only its shape
+        empty = upstream.new_empty(1).expand(shape)
+        found: Tensor = self._backward(upstream, empty, weight, self.groups, [True, False, False])[0]
+        return found
+
+    def weight_grad(self, upstream: Tensor, x: Tensor, rows: Rows) -> Tensor:
+        """Summed over all places."""
+        groups = self.groups
+        if groups > 1:  # rows of different groups read different channels: make all, they are few
+            per_group = x.shape[1] // groups
+            whole = upstream.new_empty(1).expand(upstream.shape[1], per_group, *self.kernel)
+            dense: Tensor = self._backward(upstream, x, whole, groups, [False, True, False])[1]
+            return dense[rows] if isinstance(rows, slice) else dense.index_select(0, rows)
+        part = upstream[:, rows] if isinstance(rows, slice) else upstream.index_select(1, rows)
+        shape = (part.shape[1], x.shape[1], *self.kernel)
+        found: Tensor = self._backward(part.contiguous(), x, part.new_empty(1).expand(shape), 1, [False, True, False])[
+            1
+        ]
+        return found
+
+    def _backward(self, upstream: Tensor, x: Tensor, weight: Tensor, groups: int, mask: list[bool]) -> Any:
+        stride, padding, dilation = self.geometry
+        return torch.ops.aten.convolution_backward(
+            upstream, x, weight, None, stride, padding, dilation, False, [0] * self.dims, groups, mask
+        )
+
+    def bias_grad(self, upstream: Tensor) -> Tensor:
+        """Summed over all places."""
+        return upstream.flatten(2).sum((0, 2))
+
+    def feature_axis(self, x: Tensor) -> int:
+        """The second, after the batch."""
+        return 1
+
+
+def layer_of(module: nn.Module) -> Layer | None:
+    """The arithmetic of a module; None where it is not exactly one of the layers known here."""
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+        return LinearLayer()
+    for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        if isinstance(module, kind) and type(module)._conv_forward is kind._conv_forward:
+            symmetric = not (isinstance(module.padding, str) and module.padding == "same" and _uneven(module))
+            return ConvLayer(module) if module.padding_mode == "zeros" and symmetric else None
+    return None
+
+
+def _uneven(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
+    """Tells whether "same" would pad one side more than the other."""
+    return any((d * (k - 1)) % 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))

@@ -1,0 +1,178 @@
+"""SaRA: training the weights that are too small to matter."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from training.methods.base import METHODS, Losses, MethodConfig, Tuner
+from training.methods.inplace import InPlaceTuner, Piece
+from training.methods.scope import Scope
+from training.methods.selection import Score, choose
+from training.methods.supports import Scattered
+
+SIGMA_ROOT_2 = 0.0387
+"""Square root of 2 times the deviation of SD 1.5's weights, which the published rates belong to: a threshold t trains
+the fraction erf(t / 0.0387)."""
+
+
+def learning_rate_of(fraction: float) -> float:
+    """SaRA's rate, 1e-3 exp(-350 threshold) (appendix), for the fraction that the threshold trains in SD 1.5.
+
+    A threshold means something else in every network; the fraction does not. 0.6 % gives 9e-4, 2.3 % 8e-4, 5.8 % 5e-4,
+    14.5 % 2e-4.
+    """
+    inverse = float(torch.erfinv(torch.tensor(min(fraction, 0.5), dtype=torch.float64)))
+    return 1e-3 * math.exp(-350 * SIGMA_ROOT_2 * inverse)
+
+
+@METHODS.register("sara")
+class SaRA(MethodConfig):
+    """Trains the weights too small to matter; halfway those that came to matter are left as they are."""
+
+    about: ClassVar[str] = "the smallest weights of the whole network, wherever they are"
+    paper: ClassVar[str] = "SaRA, arXiv 2409.06633"
+
+    fraction: float | None = Field(default=0.02, gt=0, le=1)
+    """Share of the scope's numbers that is trained."""
+    threshold: float | None = Field(default=None, gt=0)
+    """Trains |w| below this instead; the published values belong to SD 1.5 (2e-3 trains 5.8 % there)."""
+    budget: int | None = Field(default=None, ge=1)
+    """Trains so many numbers instead."""
+    cap: float = Field(default=0.5, gt=0, le=1)
+    """Largest share of one matrix or filter that is trained: layers that start at zero would be taken whole."""
+    nuclear_weight: float = Field(default=5e-4, ge=0)
+    """Weight of the low-rank term; 0 leaves it out."""
+    nuclear_form: Literal["nuclear", "decay"] = "nuclear"
+    """The nuclear norm, or the squared values that it mostly acts as."""
+    nuclear_of: Literal["values", "change"] = "values"
+    """What the term looks at: the trained weights, as in the paper, or how much they changed."""
+    reselect_step: int | None = Field(default=None, ge=1)
+    """After this step only weights that are still small go on being trained; None for half of the run, which the
+    trainer knows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rule(cls, given: object) -> object:
+        if isinstance(given, dict):
+            named = [n for n in ("fraction", "threshold", "budget") if given.get(n) is not None]
+            if len(named) > 1:
+                raise ValueError(f"give one of fraction, threshold and budget, not {' and '.join(named)}")
+            if named and named[0] != "fraction":
+                given = {**given, "fraction": None}
+        return given
+
+    def attach(self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None) -> "SaRATuner":
+        """Chooses by magnitude, computed in float32 on the CPU so that every machine chooses alike."""
+        tensors = {name: p for name, p in model.named_parameters() if scope.holds(name)}
+        total = sum(p.numel() for p in tensors.values())
+        if not total:
+            raise ValueError("there is nothing to train in the scope")
+        scores = {name: _magnitude(p) for name, p in tensors.items()}
+        if self.threshold is not None:
+            count = sum(int((make() < self.threshold).sum()) for make in scores.values())
+            if not count:
+                raise ValueError(f"threshold {self.threshold:g}: no weight is smaller; try fraction = 0.02")
+        else:
+            count = self.budget or max(1, round((self.fraction or 0) * total))
+        index = choose(scores, count, cap=self.cap)
+        limit = max(float(scores[name]().flatten()[chosen].max()) for name, chosen in index.items())
+        supports = {name: Scattered(chosen, tensors[name].shape) for name, chosen in index.items()}
+        seed = int(torch.randint(1 << 62, (), generator=rng))
+        return SaRATuner(model, supports, self, limit=limit, fraction=count / total, seed=seed)
+
+    def learning_rate(self, tuner: Tuner) -> float:
+        """The paper's, by fraction."""
+        assert isinstance(tuner, SaRATuner)
+        return learning_rate_of(tuner.fraction)
+
+
+def _magnitude(parameter: Tensor) -> Score:
+    return lambda: parameter.detach().cpu().float().abs()
+
+
+class SaRATuner(InPlaceTuner):
+    """In-place training with SaRA's low-rank term and its one change of the chosen weights."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        supports: dict[str, Scattered],
+        config: SaRA,
+        *,
+        limit: float,
+        fraction: float,
+        seed: int,
+    ) -> None:
+        self.config, self.limit, self.fraction = config, limit, fraction
+        self._seed, self._step = seed, 0
+        super().__init__(model, supports)
+
+    def penalty(self) -> Float[Tensor, ""] | None:
+        """The low-rank term of one matrix a step, drawn at random: an estimate of the mean over all of them.
+
+        The paper's code does the same with a full SVD, and leaves out filters; here they are matrices with one row an
+        output channel.
+        """
+        matrices = [piece for piece in self.pieces if _is_matrix(piece)]
+        if not self.config.nuclear_weight or not matrices:
+            return None
+        generator = torch.Generator().manual_seed((self._seed + self._step * 0x9E3779B1) % (1 << 63))
+        piece = matrices[int(torch.randint(len(matrices), (), generator=generator))]
+        values = self.values[piece.span]
+        if self.config.nuclear_of == "change":
+            values = values - piece.touched.start(piece.part).to(values)[_where(piece)]
+        if self.config.nuclear_form == "decay":
+            return self.config.nuclear_weight * 0.5 * values.square().sum()
+        return self.config.nuclear_weight * (values * nuclear_direction(piece, values.detach())).sum()
+
+    def after_step(self, step: int) -> bool:
+        """Writes the values; at `reselect_step` goes on with those that are still small."""
+        super().after_step(step)
+        self._step = step
+        if step != self.config.reselect_step:
+            return False
+        with torch.no_grad():
+            small = {p.name: p.support.index()[self.values[p.span].abs() <= self.limit] for p in self.pieces}
+        self.choose_anew(small)
+        return True
+
+
+def _is_matrix(piece: Piece) -> bool:
+    # as in the released code: smaller matrices have no rank to speak of
+    rows, *columns = piece.parameter.shape
+    return bool(columns) and min(rows, math.prod(columns)) > 64 and piece.support.count > 100
+
+
+def _where(piece: Piece) -> Tensor | slice:
+    return slice(None) if piece.where is None else piece.where
+
+
+def nuclear_direction(piece: Piece, values: Float[Tensor, "count"]) -> Float[Tensor, "count"]:
+    """The subgradient of the nuclear norm of the matrix that holds the values and is 0 elsewhere.
+
+    It is U V^T of that matrix's singular value decomposition, at the values' places (SaRA, eq. 7; Watson 1992).
+    """
+    rows, *columns = piece.parameter.shape
+    index = piece.support.index().long()
+    matrix = values.new_zeros(rows * math.prod(columns))
+    matrix[index] = values
+    return matrix_sign(matrix.view(rows, -1)).flatten()[index]
+
+
+def matrix_sign(matrix: Float[Tensor, "rows columns"], steps: int = 24) -> Float[Tensor, "rows columns"]:
+    """U V^T of U S V^T, without a decomposition: Newton-Schulz, in the matrix's type.
+
+    Cubic steps x (15 - 10 x^2 + 3 x^4) / 8 of order three, which never overshoot; singular values below about
+    1e-6 of the largest do not arrive.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=1e-30)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 1.875 * x + (-1.25 * gram + 0.375 * gram @ gram) @ x
+    return x.T if tall else x

@@ -1,0 +1,244 @@
+"""Which numbers of one tensor are trained, and how they enter it.
+
+A support says three things: which part of the tensor it rewrites, what has to be kept of a layer's input for their
+gradient, and that gradient itself. The forward pass and the gradient of the input are those of the frozen layer.
+"""
+
+import abc
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from training.methods.layers import Layer
+
+CHUNK: int = 1 << 22
+"""Numbers of a dense weight gradient that exist at a time."""
+
+
+class Support(abc.ABC):
+    """Trained numbers of one tensor, as one flat vector of `count` values."""
+
+    kind: ClassVar[str]
+    count: int
+
+    @abc.abstractmethod
+    def take(self, weight: Tensor) -> Tensor:
+        """A copy of the part of the tensor that is rewritten, in the tensor's type."""
+
+    @abc.abstractmethod
+    def put(self, weight: Tensor, part: Tensor) -> None:
+        """Writes that part back."""
+
+    def start(self, part: Tensor) -> Float[Tensor, "count"]:
+        """The values that stand for the untouched part."""
+        return part.flatten().float()
+
+    def make(self, part: Tensor, values: Float[Tensor, "count"], scale: float) -> Tensor:
+        """The part with the values in it; `part` is as it was before training."""
+        if scale == 1.0:
+            return values.to(part.dtype).view_as(part)
+        base = part.float()
+        return (base + scale * (values.view_as(part) - base)).to(part.dtype)
+
+    @abc.abstractmethod
+    def keep(self, layer: Layer, x: Tensor) -> Tensor:
+        """What the gradient needs of the layer's input."""
+
+    @abc.abstractmethod
+    def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
+        """The gradient of the values from the gradient of the layer's output."""
+
+    @abc.abstractmethod
+    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
+        """The gradient of the values from that of the whole tensor."""
+
+    @classmethod
+    @abc.abstractmethod
+    def read(cls, index: Tensor, shape: torch.Size) -> "Support":
+        """Makes it from `index` and the tensor's shape.
+
+        Raises:
+            ValueError: an index lies outside the tensor.
+        """
+
+    @abc.abstractmethod
+    def index(self) -> Int[Tensor, "n"]:
+        """What tells this support from another of its kind, for the adapter file."""
+
+    @abc.abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Moves what it holds."""
+
+
+class Scattered(Support):
+    """Single numbers anywhere in the tensor, by sorted flat index in logical order."""
+
+    kind = "scattered"
+
+    def __init__(self, index: Int[Tensor, "count"], shape: torch.Size) -> None:
+        self.count = len(index)
+        self.shape = shape
+        # four bytes an index where they do
+        self.flat = index.to(torch.int32 if shape.numel() < 2**31 else torch.int64)
+        rows = shape[0] if len(shape) > 1 else 1
+        self.row_size = max(1, shape.numel() // rows)
+        self.step = max(1, CHUNK // self.row_size)
+        edges = torch.arange(0, rows + self.step, self.step).clamp(max=rows)
+        self.edges = edges.tolist()
+        # which values lie in each chunk of rows: known once, so that a step asks the device nothing
+        self.bounds = torch.searchsorted(index.cpu().long(), edges * self.row_size).tolist()
+
+    def take(self, weight: Tensor) -> Tensor:
+        """The chosen numbers."""
+        return weight.detach().reshape(-1).index_select(0, self.flat)
+
+    def put(self, weight: Tensor, part: Tensor) -> None:
+        """Writes the chosen numbers."""
+        flat = weight.detach().view(-1) if weight.is_contiguous() else None
+        if flat is None:  # channels_last: logical order is not that of the memory
+            whole = weight.detach().contiguous()
+            whole.view(-1)[self.flat.long()] = part
+            weight.detach().copy_(whole)
+            return
+        flat[self.flat.long()] = part
+
+    def keep(self, layer: Layer, x: Tensor) -> Tensor:
+        """All of it: any number's gradient is a product over all tokens."""
+        return x
+
+    def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
+        """Dense products of a few rows at a time, of which the chosen numbers are gathered."""
+        found = torch.empty(self.count, dtype=torch.float32, device=upstream.device)
+        for k in range(len(self.edges) - 1):
+            low, high = self.bounds[k], self.bounds[k + 1]
+            if low == high:
+                continue
+            first, last = self.edges[k], self.edges[k + 1]
+            dense = layer.weight_grad(upstream, kept, slice(first, last))
+            chosen = self.flat[low:high] - first * self.row_size
+            torch.index_select(dense.reshape(-1).float(), 0, chosen, out=found[low:high])
+        return found
+
+    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
+        """The chosen numbers."""
+        return grad.reshape(-1).index_select(0, self.flat).float()
+
+    @classmethod
+    def read(cls, index: Tensor, shape: torch.Size) -> "Scattered":
+        """From flat indices."""
+        return cls(_within(index, shape.numel()), shape)
+
+    def index(self) -> Int[Tensor, "count"]:
+        """The flat indices."""
+        return self.flat
+
+    def to(self, device: torch.device) -> None:
+        """Moves the indices."""
+        self.flat = self.flat.to(device)
+
+
+class Columns(Support):
+    """Whole input features of a linear layer, or input channels of a convolution (PaCA, arXiv 2503.01905).
+
+    Only these features of the input are kept for the backward pass.
+    """
+
+    kind = "columns"
+
+    def __init__(self, columns: Int[Tensor, "n"], shape: torch.Size) -> None:
+        self.columns = columns.to(torch.int32)
+        self.shape = torch.Size((shape[0], len(columns), *shape[2:]))
+        self.count = self.shape.numel()
+
+    def take(self, weight: Tensor) -> Tensor:
+        """The columns."""
+        return weight.detach().index_select(1, self.columns)
+
+    def put(self, weight: Tensor, part: Tensor) -> None:
+        """Writes the columns."""
+        weight.detach().index_copy_(1, self.columns.long(), part)
+
+    def keep(self, layer: Layer, x: Tensor) -> Tensor:
+        """The features that the columns read."""
+        return x.index_select(layer.feature_axis(x), self.columns)
+
+    def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
+        """One product with the kept features."""
+        return layer.weight_grad(upstream, kept, slice(None)).reshape(-1).float()
+
+    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
+        """The columns."""
+        return grad.index_select(1, self.columns).reshape(-1).float()
+
+    @classmethod
+    def read(cls, index: Tensor, shape: torch.Size) -> "Columns":
+        """From the columns' numbers."""
+        if len(shape) < 2:
+            raise ValueError(f"a tensor of shape {tuple(shape)} has no columns")
+        return cls(_within(index, shape[1]), shape)
+
+    def index(self) -> Int[Tensor, "n"]:
+        """The columns' numbers."""
+        return self.columns
+
+    def to(self, device: torch.device) -> None:
+        """Moves the numbers."""
+        self.columns = self.columns.to(device)
+
+
+class Rows(Support):
+    """Whole output features of a linear layer, or output channels of a convolution."""
+
+    kind = "rows"
+
+    def __init__(self, rows: Int[Tensor, "n"], shape: torch.Size) -> None:
+        self.rows = rows.to(torch.int32)
+        self.shape = torch.Size((len(rows), *shape[1:]))
+        self.count = self.shape.numel()
+
+    def take(self, weight: Tensor) -> Tensor:
+        """The rows."""
+        return weight.detach().index_select(0, self.rows)
+
+    def put(self, weight: Tensor, part: Tensor) -> None:
+        """Writes the rows."""
+        weight.detach().index_copy_(0, self.rows.long(), part)
+
+    def keep(self, layer: Layer, x: Tensor) -> Tensor:
+        """All of it: a row reads every feature."""
+        return x
+
+    def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
+        """One product with the rows' share of the upstream gradient."""
+        return layer.weight_grad(upstream, kept, self.rows).reshape(-1).float()
+
+    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
+        """The rows."""
+        return grad.index_select(0, self.rows).reshape(-1).float()
+
+    @classmethod
+    def read(cls, index: Tensor, shape: torch.Size) -> "Rows":
+        """From the rows' numbers."""
+        return cls(_within(index, shape[0]), shape)
+
+    def index(self) -> Int[Tensor, "n"]:
+        """The rows' numbers."""
+        return self.rows
+
+    def to(self, device: torch.device) -> None:
+        """Moves the numbers."""
+        self.rows = self.rows.to(device)
+
+
+def _within(index: Tensor, size: int) -> Tensor:
+    if len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
+        raise ValueError(
+            f"an index of the adapter is {int(index.max())}, the tensor has {size}; it is of another model"
+        )
+    return index
+
+
+SUPPORTS: dict[str, type[Support]] = {kind.kind: kind for kind in (Scattered, Columns, Rows)}
+"""By the word that stands in an adapter file."""
