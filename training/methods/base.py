@@ -118,8 +118,11 @@ class MethodConfig(BaseModel, abc.ABC):
     """One line for `studio methods`."""
     paper: ClassVar[str]
     """Where it comes from."""
-    needs_losses: ClassVar[bool] = False
-    """It chooses by gradients, so `attach` wants `losses`."""
+
+    @property
+    def needs_losses(self) -> bool:
+        """It chooses by gradients, so `attach` wants `losses`."""
+        return False
 
     @abc.abstractmethod
     def attach(self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None) -> Tuner:

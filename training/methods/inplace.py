@@ -74,6 +74,8 @@ class InPlaceTuner(Tuner):
         self._was_trainable = {n: p.requires_grad for n, p in model.named_parameters()}
         for parameter in model.parameters():
             parameter.requires_grad_(False)
+        self.pieces: list[Piece] = []
+        self._values = nn.Parameter(torch.zeros(0))
         self._sites: list[_Site] = []
         self._hooks: list[Any] = []
         self._set(supports)
@@ -113,8 +115,8 @@ class InPlaceTuner(Tuner):
         Raises:
             ValueError: a tensor is not in this model, or does not fit.
         """
-        supports, changes = read_delta(self.model, delta)
         self._write(0.0)
+        supports, changes = read_delta(self.model, delta)
         self._detach()
         self._set(supports)
         with torch.no_grad():
@@ -186,7 +188,7 @@ class InPlaceTuner(Tuner):
 
     def _set(self, supports: Mapping[str, Support]) -> None:
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
-        self.pieces: list[Piece] = []
+        self.pieces = []
         start, values = 0, []
         device = next(iter(parameters.values())).device
         for name, support in supports.items():
@@ -316,19 +318,19 @@ def read_delta(model: nn.Module, delta: Mapping[str, Tensor]) -> tuple[dict[str,
     Raises:
         ValueError: a tensor is not in this model, or does not fit.
     """
-    shapes = {name: p.shape for name, p in model.named_parameters(remove_duplicate=False)}
+    tensors = dict(model.named_parameters(remove_duplicate=False))
     supports: dict[str, Support] = {}
     changes: dict[str, Tensor] = {}
     for key, value in delta.items():
         name, _, kind = key.rpartition(".")
-        if name not in shapes:
+        if name not in tensors:
             raise ValueError(
                 f"the adapter changes {name or key!r}, which this model does not have; it is of another model"
             )
         if kind == "change":
             changes[name] = value
         elif kind in SUPPORTS:
-            supports[name] = SUPPORTS[kind].read(value, shapes[name])
+            supports[name] = SUPPORTS[kind].read(value, tensors[name])
         else:
             raise ValueError(
                 f"the adapter has {key!r}, which is of no known kind; known are {', '.join(sorted(SUPPORTS))}"

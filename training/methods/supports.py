@@ -8,6 +8,7 @@ import abc
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -56,8 +57,8 @@ class Support(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def read(cls, index: Tensor, shape: torch.Size) -> "Support":
-        """Makes it from `index` and the tensor's shape.
+    def read(cls, index: Tensor, weight: Tensor) -> "Support":
+        """Makes it from `index` and the tensor.
 
         Raises:
             ValueError: an index lies outside the tensor.
@@ -126,9 +127,9 @@ class Scattered(Support):
         return grad.reshape(-1).index_select(0, self.flat).float()
 
     @classmethod
-    def read(cls, index: Tensor, shape: torch.Size) -> "Scattered":
+    def read(cls, index: Tensor, weight: Tensor) -> "Scattered":
         """From flat indices."""
-        return cls(_within(index, shape.numel()), shape)
+        return cls(_within(index, weight.numel()), weight.shape)
 
     def index(self) -> Int[Tensor, "count"]:
         """The flat indices."""
@@ -173,11 +174,11 @@ class Columns(Support):
         return grad.index_select(1, self.columns).reshape(-1).float()
 
     @classmethod
-    def read(cls, index: Tensor, shape: torch.Size) -> "Columns":
+    def read(cls, index: Tensor, weight: Tensor) -> "Columns":
         """From the columns' numbers."""
-        if len(shape) < 2:
-            raise ValueError(f"a tensor of shape {tuple(shape)} has no columns")
-        return cls(_within(index, shape[1]), shape)
+        if weight.ndim < 2:
+            raise ValueError(f"a tensor of shape {tuple(weight.shape)} has no columns")
+        return cls(_within(index, weight.shape[1]), weight.shape)
 
     def index(self) -> Int[Tensor, "n"]:
         """The columns' numbers."""
@@ -219,9 +220,9 @@ class Rows(Support):
         return grad.index_select(0, self.rows).reshape(-1).float()
 
     @classmethod
-    def read(cls, index: Tensor, shape: torch.Size) -> "Rows":
+    def read(cls, index: Tensor, weight: Tensor) -> "Rows":
         """From the rows' numbers."""
-        return cls(_within(index, shape[0]), shape)
+        return cls(_within(index, weight.shape[0]), weight.shape)
 
     def index(self) -> Int[Tensor, "n"]:
         """The rows' numbers."""
@@ -232,6 +233,69 @@ class Rows(Support):
         self.rows = self.rows.to(device)
 
 
+class Singular(Support):
+    """Shifts of a matrix's singular values: W = U relu(S + d) V^T (SVDiff, arXiv 2303.11305, eq. 2).
+
+    Written as W + U (relu(S + d) - S) V^T, so that no shift is no change. A filter is a matrix with one row an output
+    channel.
+    """
+
+    kind = "singular"
+
+    def __init__(self, weight: Tensor) -> None:
+        matrix = weight.detach().flatten(1).float()
+        self.u, self.s, self.vh = torch.linalg.svd(matrix, full_matrices=False)
+        self.count = len(self.s)
+        self.edges = list(range(0, len(matrix), max(1, CHUNK // matrix.shape[1])))
+
+    def take(self, weight: Tensor) -> Tensor:
+        """All of it."""
+        return weight.detach().clone()
+
+    def put(self, weight: Tensor, part: Tensor) -> None:
+        """Writes all of it."""
+        weight.detach().copy_(part)
+
+    def start(self, part: Tensor) -> Float[Tensor, "count"]:
+        """No shift."""
+        return torch.zeros_like(self.s)
+
+    def make(self, part: Tensor, values: Float[Tensor, "count"], scale: float) -> Tensor:
+        """The matrix with shifted singular values."""
+        shift = F.relu(self.s + scale * values) - self.s
+        return (part.float() + ((self.u * shift) @ self.vh).view_as(part)).to(part.dtype)
+
+    def keep(self, layer: Layer, x: Tensor) -> Tensor:
+        """All of it."""
+        return x
+
+    def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
+        """diag(U^T G V), with the dense gradient G a few rows at a time."""
+        turned = torch.zeros_like(self.vh)
+        for first in self.edges:
+            rows = slice(first, first + max(1, CHUNK // self.vh.shape[1]))
+            dense = layer.weight_grad(upstream, kept, rows).flatten(1).float()
+            turned += self.u[rows].T @ dense
+        return (turned * self.vh).sum(1)
+
+    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
+        """diag(U^T G V)."""
+        return ((self.u.T @ grad.flatten(1).float()) * self.vh).sum(1)
+
+    @classmethod
+    def read(cls, index: Tensor, weight: Tensor) -> "Singular":
+        """From the tensor itself, which must be the base's."""
+        return cls(weight)
+
+    def index(self) -> Int[Tensor, "n"]:
+        """Nothing: all singular values are trained."""
+        return torch.zeros(0, dtype=torch.int32)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the decomposition."""
+        self.u, self.s, self.vh = (t.to(device) for t in (self.u, self.s, self.vh))
+
+
 def _within(index: Tensor, size: int) -> Tensor:
     if len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
         raise ValueError(
@@ -240,5 +304,5 @@ def _within(index: Tensor, size: int) -> Tensor:
     return index
 
 
-SUPPORTS: dict[str, type[Support]] = {kind.kind: kind for kind in (Scattered, Columns, Rows)}
+SUPPORTS: dict[str, type[Support]] = {kind.kind: kind for kind in (Scattered, Columns, Rows, Singular)}
 """By the word that stands in an adapter file."""

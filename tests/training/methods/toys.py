@@ -3,21 +3,31 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
-class Block(nn.Module):
+class ToyAttention(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.to_q = nn.Linear(width, width)
+        self.to_out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x):
+        return self.to_out(torch.tanh(self.to_q(x)))
+
+
+class BlockLayer(nn.Module):
     """Attention-like and feed-forward parts, named as diffusers names them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.to_q = nn.Linear(width, width)
-        self.to_out = nn.Linear(width, width, bias=False)
+        self.attn = ToyAttention(width)
         self.ff = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.table = nn.Parameter(torch.randn(width) * 0.1)
 
     def forward(self, x):
-        x = x + self.to_out(torch.tanh(self.to_q(self.norm(x))))
+        x = x + self.attn(self.norm(x))
         return x + self.ff(x) + self.table
 
 
@@ -25,17 +35,14 @@ class LinearNet(nn.Module):
     def __init__(self, width=24):
         super().__init__()
         self.embed = nn.Embedding(10, width)
-        self.blocks = nn.ModuleList([Block(width) for _ in range(2)])
+        self.blocks = nn.ModuleList([BlockLayer(width) for _ in range(2)])
         self.head = nn.Linear(width, 4)
         self.checkpointing = False
 
     def forward(self, ids):
         x = self.embed(ids)
         for block in self.blocks:
-            if self.checkpointing:
-                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpointing else block(x)
         return self.head(x)
 
     def data(self, seed, count=4):
@@ -62,7 +69,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x):
         x = self.stem(x)
-        x = torch.utils.checkpoint.checkpoint(self._middle, x, use_reentrant=False) if self.checkpointing else self._middle(x)
+        x = checkpoint(self._middle, x, use_reentrant=False) if self.checkpointing else self._middle(x)
         return self.head(F.silu(x))
 
     def data(self, seed, count=4):

@@ -1,0 +1,136 @@
+"""Sparse training in place with any rule of choice: the numbers with the highest score, or whole rows, columns, blocks.
+
+The kinds of SHiRA (arXiv 2406.13175), Super-Tuning (arXiv 2607.09287), PaFi and FISH (Fisher) are choices here.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+
+from training.methods.base import METHODS, Losses, MethodConfig
+from training.methods.calibration import fisher, gradient_scores, snip
+from training.methods.inplace import InPlaceTuner
+from training.methods.scope import Scope
+from training.methods.selection import Score, choose
+from training.methods.supports import Columns, Rows, Scattered, Support
+
+Selector = Literal["smallest", "largest", "random", "snip", "fisher"]
+
+
+@METHODS.register("sparse")
+class Sparse(MethodConfig):
+    """Trains a share of the numbers in place, chosen by a rule."""
+
+    about: ClassVar[str] = (
+        "a share of the numbers by any rule: smallest, largest, random, SNIP, Fisher; or rows, columns"
+    )
+    paper: ClassVar[str] = "SHiRA, arXiv 2406.13175; SNIP, arXiv 1810.02340; FISH, arXiv 2111.09839"
+
+    selector: Selector = "largest"
+    """smallest, largest: by |w|; snip: by |w g|; fisher: by g^2; random."""
+    structure: Literal["single", "rows", "columns", "blocks"] = "single"
+    """Single numbers, or whole rows, input columns or blocks of `block` x `block` of every matrix and filter."""
+    per_tensor: bool = True
+    """The share is that of every tensor (SHiRA); else of all numbers together, where some tensors may have none."""
+    fraction: float = Field(default=0.01, gt=0, le=1)
+    """Share of the numbers that is trained."""
+    block: int = Field(default=16, ge=2)
+    """Side of a block."""
+
+    @property
+    def needs_losses(self) -> bool:
+        """SNIP and Fisher do."""
+        return self.selector in ("snip", "fisher")
+
+    def attach(
+        self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None
+    ) -> InPlaceTuner:
+        """Scores every number in the scope, sums the scores of a structure, and chooses."""
+        tensors = {n: p for n, p in model.named_parameters() if scope.holds(n)}
+        if self.structure != "single":
+            # a vector has no rows, and a grouped filter's columns are not input channels
+            tensors = {n: p for n, p in tensors.items() if p.ndim > 1 and _module(model, n, "groups", 1) == 1}
+        if not tensors:
+            raise ValueError("there is nothing to train in the scope")
+        scores = self._scores(model, tensors, rng, losses)
+        scores = {n: self._grouped(score) for n, score in scores.items()}
+        sets = [{n: s} for n, s in scores.items()] if self.per_tensor else [scores]
+        supports: dict[str, Support] = {}
+        for together in sets:
+            total = sum(make().numel() for make in together.values())
+            count = max(1, round(self.fraction * total))
+            for name, index in choose(together, count, largest=self.selector != "smallest").items():
+                supports[name] = self._support(index, tensors[name].shape)
+        return InPlaceTuner(model, supports)
+
+    def _scores(
+        self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None
+    ) -> dict[str, Score]:
+        if self.selector in ("smallest", "largest"):
+            return {n: _fixed(lambda p: p.detach().cpu().float().abs(), p) for n, p in tensors.items()}
+        if self.selector == "random":
+            seeds = {n: int(torch.randint(1 << 62, (), generator=rng)) for n in tensors}
+            return {n: _random(p.shape, seeds[n]) for n, p in tensors.items()}
+        if losses is None:
+            raise ValueError(f"selector {self.selector} chooses by gradients and needs losses of a few batches")
+        by = snip if self.selector == "snip" else fisher
+        found = gradient_scores(model, tensors, losses, by)
+        return {n: _fixed(lambda s: s, score) for n, score in found.items()}
+
+    def _grouped(self, score: Score) -> Score:
+        """Scores of rows, columns or blocks: the mean over their numbers, in place of each number's."""
+        structure = self.structure
+        if structure == "single":
+            return score
+        return lambda: _over(score(), structure, self.block)
+
+    def _support(self, index: Tensor, shape: torch.Size) -> Support:
+        match self.structure:
+            case "rows":
+                return Rows(index, shape)
+            case "columns":
+                return Columns(index, shape)
+            case "blocks":
+                return Scattered(_of_blocks(index, shape, self.block), shape)
+            case _:
+                return Scattered(index, shape)
+
+
+def _module(model: nn.Module, name: str, attribute: str, default: int) -> int:
+    found: int = getattr(model.get_submodule(name.rpartition(".")[0]), attribute, default)
+    return found
+
+
+def _fixed(rule: Callable[[Tensor], Tensor], tensor: Tensor) -> Score:
+    return lambda: rule(tensor)
+
+
+def _random(shape: torch.Size, seed: int) -> Score:
+    # made again on every pass from its own seed, so that it need not be kept
+    return lambda: torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _over(score: Tensor, structure: str, block: int) -> Tensor:
+    matrix = score.flatten(1)
+    if structure == "rows":
+        return matrix.mean(1)
+    if structure == "columns":
+        return rearrange(score, "rows columns ... -> columns (rows ...)").mean(1)
+    rows, columns = (-(-side // block) for side in matrix.shape)
+    sums = matrix.new_zeros(rows * block, columns * block)
+    sums[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return rearrange(sums, "(r a) (c b) -> (r c) (a b)", a=block, b=block).mean(1)
+
+
+def _of_blocks(index: Tensor, shape: torch.Size, block: int) -> Tensor:
+    """Flat indices of all numbers in the chosen blocks, sorted."""
+    height, width = shape[0], shape[1:].numel()
+    columns = -(-width // block)
+    y = (index // columns * block)[:, None, None] + torch.arange(block)[:, None]
+    x = (index % columns * block)[:, None, None] + torch.arange(block)
+    inside = (y < height) & (x < width)
+    return (y * width + x)[inside].sort().values
