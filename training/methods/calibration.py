@@ -43,8 +43,9 @@ def gradient_scores(
             parameter.requires_grad_(name in tensors)
             if name in tensors:
                 hooks.append(parameter.register_post_accumulate_grad_hook(take(name)))
-        for loss in losses():
-            loss.backward()
+        with torch.enable_grad():
+            for loss in losses():
+                loss.backward()
     finally:
         for hook in hooks:
             hook.remove()

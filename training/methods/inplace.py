@@ -71,8 +71,10 @@ class InPlaceTuner(Tuner):
 
     def __init__(self, model: nn.Module, supports: Mapping[str, Support]) -> None:
         super().__init__(model)
-        self._was_trainable = {n: p.requires_grad for n, p in model.named_parameters()}
-        for parameter in model.parameters():
+        # by the names of now: another tuner may wrap layers later
+        self._parameters = dict(model.named_parameters())
+        self._was_trainable = {n: p.requires_grad for n, p in self._parameters.items()}
+        for parameter in self._parameters.values():
             parameter.requires_grad_(False)
         self.pieces: list[Piece] = []
         self._values = nn.Parameter(torch.zeros(0))
@@ -116,7 +118,7 @@ class InPlaceTuner(Tuner):
             ValueError: a tensor is not in this model, or does not fit.
         """
         self._write(0.0)
-        supports, changes = read_delta(self.model, delta)
+        supports, changes = read_delta(self._parameters, delta)
         self._detach()
         self._set(supports)
         with torch.no_grad():
@@ -145,9 +147,8 @@ class InPlaceTuner(Tuner):
         old, grad = self._values, self._values.grad
         pieces, kept, values, start = [], [], [], 0
         known = {piece.name: piece for piece in self.pieces}
-        parameters = dict(self.model.named_parameters())
-        for name in [n for n in parameters if n in known or n in chosen]:
-            parameter = parameters[name]
+        for name in [n for n in self._parameters if n in known or n in chosen]:
+            parameter = self._parameters[name]
             device = parameter.device
             new = chosen.get(name, torch.zeros(0, dtype=torch.int64)).to(device).long()
             before = known.get(name)
@@ -156,7 +157,7 @@ class InPlaceTuner(Tuner):
             all_touched = Scattered(touched, parameter.shape)
             all_touched.to(device)
             part = all_touched.take(parameter)
-            learned = part.float()
+            learned = part.to(torch.float32, copy=True)
             if before:
                 at = torch.searchsorted(touched, before.touched.index().long())
                 part[at] = before.part
@@ -187,14 +188,13 @@ class InPlaceTuner(Tuner):
     # what follows is how it is done
 
     def _set(self, supports: Mapping[str, Support]) -> None:
-        parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.pieces = []
         start, values = 0, []
-        device = next(iter(parameters.values())).device
+        device = next(iter(self._parameters.values())).device
         for name, support in supports.items():
             if not support.count:
                 continue
-            parameter = parameters[name]
+            parameter = self._parameters[name]
             support.to(parameter.device)
             part = support.take(parameter)
             piece = Piece(name=name, parameter=parameter, support=support, start=start, part=part, touched=support)
@@ -241,7 +241,7 @@ class InPlaceTuner(Tuner):
 
     def _release(self) -> None:
         self._detach()
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._parameters.items():
             parameter.requires_grad_(self._was_trainable[name])
         self.pieces = []
 
@@ -312,13 +312,14 @@ class _InPlace(torch.autograd.Function):
         return x_grad, None, None, None, None, None
 
 
-def read_delta(model: nn.Module, delta: Mapping[str, Tensor]) -> tuple[dict[str, Support], dict[str, Tensor]]:
+def read_delta(
+    tensors: Mapping[str, Tensor], delta: Mapping[str, Tensor]
+) -> tuple[dict[str, Support], dict[str, Tensor]]:
     """The supports and changes in what `InPlaceTuner.delta` gave.
 
     Raises:
         ValueError: a tensor is not in this model, or does not fit.
     """
-    tensors = dict(model.named_parameters(remove_duplicate=False))
     supports: dict[str, Support] = {}
     changes: dict[str, Tensor] = {}
     for key, value in delta.items():

@@ -6,11 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.methods import METHODS, Scope, find_scope
+from training.methods import METHODS, Scope, find_scope, rebuild
 
 from . import toys
 
-OPTIONS = {"sara": {"fraction": 0.1, "nuclear_weight": 0.0}, "paca": {"rank": 4}}
+OPTIONS = {
+    "sara": {"fraction": 0.1, "nuclear_weight": 0.0, "reselect_step": 2},
+    "paca": {"rank": 4},
+    "hft": {"round_steps": 2},
+    "lt-sft": {"fraction": 0.1, "select_step": 1},
+    "id3": {"fraction": 0.2, "rounds": 3, "round_steps": 1},
+    "spt": {"fraction": 0.2, "rank": 1},
+}
+"""Small enough for the toys, and with every change of what is trained within two steps."""
 
 
 def attach(name, model, scope=Scope(), **options):  # noqa: B008
@@ -38,7 +46,8 @@ def train(model, tuner, steps, *, accumulate=1, clip=None, first=0, optimizer=No
             torch.nn.utils.clip_grad_norm_([p for g in tuner.parameters() for p in g.parameters], clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        assert not tuner.after_step(step + 1)
+        if tuner.after_step(step + 1):
+            rebuild(optimizer, tuner)
     return optimizer
 
 
@@ -107,7 +116,8 @@ def test_training_learns_and_moves_only_what_the_scope_holds(method, kind):
         F.mse_loss(model(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
-        tuner.after_step(step + 1)
+        if tuner.after_step(step + 1):
+            rebuild(optimizer, tuner)
     with torch.no_grad():
         assert float(F.mse_loss(model(x), y)) < at_first
     tuner.merge()
@@ -191,8 +201,10 @@ def test_what_is_saved_loads_into_a_fresh_model(method, kind):
 def test_accumulation_is_the_large_batch(method, kind):
     model = toys.make(kind)
     other = copy.deepcopy(model)
-    train(model, attach(method, model), 2)
-    tuner = attach(method, other)
+    # Adam's first step moves everything alike: what moved most would be left to rounding
+    options = {"select_step": 9} if method == "lt-sft" else {}
+    train(model, attach(method, model, **options), 2)
+    tuner = attach(method, other, **options)
     train(other, tuner, 2, accumulate=4)
     x, _ = model.data(9)
     with torch.no_grad():
