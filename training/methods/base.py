@@ -78,6 +78,30 @@ class Tuner(abc.ABC):
             ValueError: it does not fit this model or method.
         """
 
+    def named(self) -> dict[str, nn.Parameter]:
+        """The parameters by a name that is the same in every process and every run."""
+        groups = enumerate(self.parameters())
+        return {f"{g}.{k}": p for g, group in groups for k, p in enumerate(group.parameters)}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a resumed run needs beside the base model and the config, exactly."""
+        return {name: p.detach() for name, p in self.named().items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Goes on from the state after optimizer step `step`; the tuner is fresh from `attach`.
+
+        Raises:
+            ValueError: the state is of another tuner.
+        """
+        named = self.named()
+        if named.keys() != state.keys():
+            raise ValueError(
+                f"the state has {len(state)} tensors, this tuner {len(named)}: another method, scope or model"
+            )
+        for name, parameter in named.items():
+            parameter.copy_(state[name])
+
     @abc.abstractmethod
     def set_scale(self, scale: float) -> None:
         """Applies the change by so much: 0 is the base model, bit for bit, and 1 the trained one."""
@@ -135,6 +159,16 @@ class MethodConfig(BaseModel, abc.ABC):
         Raises:
             ValueError: nothing in the scope can be trained by this method, or `losses` are missing.
         """
+
+    def restore(self, model: nn.Module, scope: Scope, delta: Mapping[str, Tensor]) -> Tuner:
+        """Attaches what an earlier tuner of this method learned.
+
+        Raises:
+            ValueError: it does not fit the model.
+        """
+        tuner = self.attach(model, scope, torch.Generator().manual_seed(0))
+        tuner.load(delta)
+        return tuner
 
     def learning_rate(self, tuner: Tuner) -> float:
         """A rate to start with for AdamW."""

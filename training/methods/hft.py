@@ -1,15 +1,15 @@
 """HFT: training half of the network at a time."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, MethodConfig, ParamGroup, Tuner
-from training.methods.partial import PartialTuner
+from training.methods.partial import PartialTuner, check_names
 from training.methods.scope import Scope
 
 
@@ -62,6 +62,18 @@ class HFTTuner(PartialTuner):
     def parameters(self) -> Iterable[ParamGroup]:
         """The half that is being trained."""
         return (ParamGroup(parameters=tuple(self.trained[n] for n in self._active)),)
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that a round may have trained."""
+        return {name: p.detach() for name, p in self.trained.items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Takes over the tensors, and the half of that step's round."""
+        check_names(state, self.trained)
+        for name, value in state.items():
+            self.trained[name].copy_(value)
+        self._draw(step // self._round_steps)
 
     def after_step(self, step: int) -> bool:
         """Draws another half after every round."""

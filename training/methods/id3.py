@@ -6,16 +6,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses, MethodConfig
+from training.methods.base import METHODS, Losses
 from training.methods.calibration import gradient_scores
-from training.methods.inplace import InPlaceTuner
+from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.scope import Scope
 from training.methods.selection import Score, choose
 from training.methods.supports import Scattered
 
 
 @METHODS.register("id3")
-class ID3(MethodConfig):
+class ID3(InPlaceMethod):
     """Adds the numbers with the largest |g| / (|w| + eps)^exponent, a few every round."""
 
     about: ClassVar[str] = "a set that grows round by round, by gradient over magnitude"

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from training.methods.base import Moved, ParamGroup, Tuner
+from training.methods.base import MethodConfig, Moved, ParamGroup, Tuner
 from training.methods.layers import Layer, layer_of
-from training.methods.supports import SUPPORTS, Scattered, Support
+from training.methods.scope import Scope
+from training.methods.supports import SUPPORTS, Scattered, Singular, Support
 
 
 @dataclass(eq=False)
@@ -95,6 +96,43 @@ class InPlaceTuner(Tuner):
         """Writes the values into the weights."""
         self._write(1.0)
         return False
+
+    def state(self) -> dict[str, Tensor]:
+        """The values, and for every tensor what is trained, what ever was, and where that had got to."""
+        found = {"values": self._values.detach()}
+        for piece in self.pieces:
+            found[f"{piece.name}.{piece.support.kind}"] = piece.support.index()
+            if piece.learned is not None:
+                found[f"{piece.name}.touched"] = piece.touched.index()
+                found[f"{piece.name}.learned"] = piece.all_values(self._values.detach()[piece.span])
+        return found
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Takes over values and choices; the weights are the base's."""
+        learned = {n.removesuffix(".learned"): v for n, v in state.items() if n.endswith(".learned")}
+        kept = {piece.name: piece.support for piece in self.pieces}
+        self._detach()
+        supports: dict[str, Support] = {}
+        for key, index in state.items():
+            name, _, kind = key.rpartition(".")
+            if kind in SUPPORTS and name in self._parameters:
+                # a decomposition is not made again where it is there already
+                same = isinstance(kept.get(name), Singular)
+                supports[name] = kept[name] if same else SUPPORTS[kind].read(index, self._parameters[name])
+        if sum(s.count for s in supports.values()) != len(state["values"]):
+            raise ValueError("the state does not fit this model: another method, scope or model")
+        self._set(supports)
+        for piece in self.pieces:
+            if piece.name in learned:
+                touched = state[f"{piece.name}.touched"].to(piece.parameter.device)
+                piece.touched = Scattered(touched, piece.parameter.shape)
+                piece.touched.to(piece.parameter.device)
+                piece.part = piece.touched.take(piece.parameter)
+                piece.learned = learned[piece.name].to(piece.parameter.device, copy=True)
+                piece.where = torch.searchsorted(touched.long(), piece.support.index().long())
+        self._values.copy_(state["values"])
+        self._write(1.0)
 
     def set_scale(self, scale: float) -> None:
         """Writes the weights with so much of the change."""
@@ -192,8 +230,6 @@ class InPlaceTuner(Tuner):
         start, values = 0, []
         device = next(iter(self._parameters.values())).device
         for name, support in supports.items():
-            if not support.count:
-                continue
             parameter = self._parameters[name]
             support.to(parameter.device)
             part = support.take(parameter)
@@ -263,6 +299,16 @@ class InPlaceTuner(Tuner):
             # nothing of the change must be the original itself, which rounding may miss
             part = piece.part if scale == 0 else piece.touched.make(piece.part, values, scale)
             piece.touched.put(piece.parameter, part)
+
+
+class InPlaceMethod(MethodConfig):
+    """A method whose trained numbers are parts of the model's tensors."""
+
+    def restore(self, model: nn.Module, scope: Scope, delta: Mapping[str, Tensor]) -> Tuner:
+        """What is trained stands in the delta: nothing is chosen again."""
+        tuner = InPlaceTuner(model, {})
+        tuner.load(delta)
+        return tuner
 
 
 def _lend(site: _Site, tuner: InPlaceTuner) -> None:

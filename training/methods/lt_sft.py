@@ -65,6 +65,17 @@ class LTSFTTuner(Tuner):
         self._inner = InPlaceTuner(self.model, {name: Scattered(i, shapes[name]) for name, i in index.items()})
         return True
 
+    def state(self) -> dict[str, Tensor]:
+        """Of the part that is under way."""
+        return self._inner.state()
+
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Takes over the state, of whichever part it is."""
+        if "values" in state and isinstance(self._inner, PartialTuner):
+            self._inner.unload()
+            self._inner = InPlaceTuner(self.model, {})
+        self._inner.load_state(state, step)
+
     def delta(self) -> dict[str, Tensor]:
         """Of the part that is under way."""
         return self._inner.delta()

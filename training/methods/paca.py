@@ -6,15 +6,15 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from training.methods.base import METHODS, Losses, MethodConfig
-from training.methods.inplace import InPlaceTuner
+from training.methods.base import METHODS, Losses
+from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.layers import layer_of
 from training.methods.scope import Scope
 from training.methods.supports import Columns
 
 
 @METHODS.register("paca")
-class PaCA(MethodConfig):
+class PaCA(InPlaceMethod):
     """Trains random input columns of every linear layer and convolution; only their features are kept in memory."""
 
     about: ClassVar[str] = "a few input columns of every layer: the least memory and time of all"

@@ -1,6 +1,7 @@
 """SaRA: training the weights that are too small to matter."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -8,8 +9,8 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses, MethodConfig, Tuner
-from training.methods.inplace import InPlaceTuner, Piece
+from training.methods.base import METHODS, Losses, Tuner
+from training.methods.inplace import InPlaceMethod, InPlaceTuner, Piece
 from training.methods.scope import Scope
 from training.methods.selection import Score, choose
 from training.methods.supports import Scattered
@@ -30,7 +31,7 @@ def learning_rate_of(fraction: float) -> float:
 
 
 @METHODS.register("sara")
-class SaRA(MethodConfig):
+class SaRA(InPlaceMethod):
     """Trains the weights too small to matter; halfway those that came to matter are left as they are."""
 
     about: ClassVar[str] = "the smallest weights of the whole network, wherever they are"
@@ -128,6 +129,11 @@ class SaRATuner(InPlaceTuner):
         if self.config.nuclear_form == "decay":
             return self.config.nuclear_weight * 0.5 * values.square().sum()
         return self.config.nuclear_weight * (values * nuclear_direction(piece, values.detach())).sum()
+
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Takes over the state; the low-rank term goes on with its draws."""
+        super().load_state(state, step)
+        self._step = step
 
     def after_step(self, step: int) -> bool:
         """Writes the values; at `reselect_step` goes on with those that are still small."""

@@ -11,9 +11,9 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses, MethodConfig
+from training.methods.base import METHODS, Losses
 from training.methods.calibration import fisher, gradient_scores, snip
-from training.methods.inplace import InPlaceTuner
+from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.scope import Scope
 from training.methods.selection import Score, choose
 from training.methods.supports import Columns, Rows, Scattered, Support
@@ -22,7 +22,7 @@ Selector = Literal["smallest", "largest", "random", "snip", "fisher"]
 
 
 @METHODS.register("sparse")
-class Sparse(MethodConfig):
+class Sparse(InPlaceMethod):
     """Trains a share of the numbers in place, chosen by a rule."""
 
     about: ClassVar[str] = (

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, MethodConfig, ParamGroup, Tuner
 from training.methods.calibration import fisher, gradient_scores
-from training.methods.inplace import InPlaceTuner
+from training.methods.inplace import InPlaceTuner, read_delta
 from training.methods.peft_methods import LoRA, PeftTuner
 from training.methods.scope import Scope
 from training.methods.selection import Score, choose
@@ -61,6 +61,15 @@ class SPT(MethodConfig):
                 supports[name] = Scattered(chosen, shape)
         return SPTTuner(model, supports, tuple(thin), LoRA(rank=self.rank), rng)
 
+    def restore(self, model: nn.Module, scope: Scope, delta: Mapping[str, Tensor]) -> Tuner:
+        """What is trained stands in the delta: nothing is chosen again."""
+        thin = dict.fromkeys(name.split(".lora_")[0] for name in delta if ".lora_" in name)
+        tensors = dict(model.named_parameters())
+        supports, _ = read_delta(tensors, {n: v for n, v in delta.items() if ".lora_" not in n})
+        tuner = SPTTuner(model, supports, tuple(thin), LoRA(rank=self.rank), torch.Generator().manual_seed(0))
+        tuner.load(delta)
+        return tuner
+
 
 def _as_score(score: Tensor) -> Score:
     return lambda: score
@@ -92,6 +101,15 @@ class SPTTuner(Tuner):
     def after_step(self, step: int) -> bool:
         """Writes what is in place."""
         return any([part.after_step(step) for part in self._parts])
+
+    def state(self) -> dict[str, Tensor]:
+        """Of both parts."""
+        return {f"{k}:{name}": v for k, part in enumerate(self._parts) for name, v in part.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Takes over both parts."""
+        for k, part in enumerate(self._parts):
+            part.load_state({n.removeprefix(f"{k}:"): v for n, v in state.items() if n.startswith(f"{k}:")}, step)
 
     def delta(self) -> dict[str, Tensor]:
         """Of both parts."""

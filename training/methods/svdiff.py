@@ -5,15 +5,15 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from training.methods.base import METHODS, Losses, MethodConfig, Tuner
-from training.methods.inplace import InPlaceTuner
+from training.methods.base import METHODS, Losses, Tuner
+from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.layers import layer_of
 from training.methods.scope import Scope
 from training.methods.supports import Singular
 
 
 @METHODS.register("svdiff")
-class SVDiff(MethodConfig):
+class SVDiff(InPlaceMethod):
     """Trains shifts of the singular values of every linear layer and convolution."""
 
     about: ClassVar[str] = "shifts of singular values: very small files, but two more copies of the weights in memory"

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
 from einops import rearrange
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -20,9 +21,13 @@ from models.clip import (
     split_open_clip,
     tokenize,
 )
+from models.codecs import decode_latents, encode_latents
 from training.data.world import Split, clip_spec, draw_clips
 from training.recipes.base import RECIPES, ContinuingRecipe
 from training.tasks import Task
+
+CODED_FRAMES = 5
+"""Frames of a clip that goes through the codec: the last of them is not coded as a picture of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,7 @@ class ClipRecipe(ContinuingRecipe):
     features forget the pose, and mind blur.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("vae",)
     about: ClassVar[str] = "the CLIP model: prompts and reference pictures to tokens"
 
     steps: int = Field(default=1500, ge=1)
@@ -59,6 +65,8 @@ class ClipRecipe(ContinuingRecipe):
     """Decoupled decay, on matrices only."""
     degraded: float = Field(default=0.8, ge=0, le=1)
     """Share of the pictures that are blurred, dimmed and noised, as video files and codecs leave them."""
+    codec_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of the pictures that went through the codec instead, as part of a clip; so look generated ones."""
     view_weight: float = Field(default=1.0, ge=0)
     """Weight of finding a degraded picture's clean one."""
     view_temperature: float = Field(default=0.1, gt=0)
@@ -67,7 +75,8 @@ class ClipRecipe(ContinuingRecipe):
     def build(self, mini: Path) -> nn.Module:
         """Makes an untrained CLIP model."""
         torch.manual_seed(self.seed)
-        learner = ClipLearner(self)
+        codec = AutoencoderKLWan.from_pretrained(mini / "vae", torch_dtype=torch.float32)
+        learner = ClipLearner(self, codec)
         if self.goes_on_from:
             text = OpenCLIPTextEncoder.from_pretrained(self.goes_on_from / "text_encoder", torch_dtype=torch.float32)
             image = OpenCLIPVisionEncoder.from_pretrained(
@@ -90,27 +99,50 @@ class ClipLearner(nn.Module):
 
     tasks = (Task(name="contrast"),)
 
-    def __init__(self, config: ClipRecipe) -> None:
+    def __init__(self, config: ClipRecipe, codec: AutoencoderKLWan) -> None:
         super().__init__()
+        # in a list, so that it is no part of what is trained
+        self._codec = [codec.eval().requires_grad_(False)]
         self.config = config
         self.sizes = OpenCLIPConfig()
         self.model = build_open_clip(self.sizes)
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Pairs:
         """Draws one frame of each clip; every third shows a background in motion."""
-        pairs = self._pairs("train", first, count)
+        coded = round(self.config.codec_share * count)
+        pairs, video = self._pairs("train", first, count, coded=coded)
         worse = degrade(pairs.clean, self.config.degraded, generator)
+        if coded:
+            worse[:coded] = self._through_codec(video)
         return replace(pairs, pixels=worse[:count], others=worse[count:])
 
-    def _pairs(self, split: Split, first: int, count: int) -> Pairs:
+    def _pairs(
+        self, split: Split, first: int, count: int, *, coded: int = 0
+    ) -> tuple[Pairs, Float[Tensor, "coded frames 3 height width"]]:
+        """One frame of each clip, the last of those that go through the codec, which come first; and these clips."""
         device = next(self.parameters()).device
         specs = [clip_spec(split, first + k, "background" if k % 3 == 0 else "animation") for k in range(count)]
-        clips = draw_clips(specs, num_frames=1, device=device)
+        parts = [
+            draw_clips(part, num_frames=frames, device=device)
+            for part, frames in ((specs[:coded], CODED_FRAMES), (specs[coded:], 1))
+            if part
+        ]
         ids = tokenize([spec.caption for spec in specs], self.sizes.context_length).to(device)
         # a background's character stands as in its reference: no other pose
         moves = torch.tensor([spec.action != "stand" for spec in specs])
-        pixels, others = clips.video[:, 0] * 2 - 1, clips.reference[moves] * 2 - 1
-        return Pairs(pixels=pixels, ids=ids, others=others, clean=torch.cat([pixels, others]))
+        pixels = torch.cat([part.video[:, -1] for part in parts]) * 2 - 1
+        others = torch.cat([part.reference for part in parts])[moves] * 2 - 1
+        pairs = Pairs(pixels=pixels, ids=ids, others=others, clean=torch.cat([pixels, others]))
+        return pairs, parts[0].video[:coded] * 2 - 1
+
+    @torch.no_grad()
+    def _through_codec(self, video: Float[Tensor, "coded frames 3 height width"]) -> Tensor:
+        (codec,) = self._codec
+        codec.to(video.device)
+        clips = rearrange(video, "b f c h w -> b c f h w")
+        with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
+            decoded = decode_latents(codec, encode_latents(codec, clips))
+        return decoded[:, :, -1].clamp(-1, 1)
 
     def forward(self, batch: Pairs, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """The symmetric cross-entropy of pictures and captions, and that of degraded and clean pictures."""
@@ -137,7 +169,7 @@ class ClipLearner(nn.Module):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Held-out image-to-caption retrieval among 200 captions; chance is 0.005."""
-        pairs = self._pairs("val", 0, 200)
+        pairs, _ = self._pairs("val", 0, 200)
         image, text, _ = self.model(pairs.pixels, pairs.ids)
         order = (image @ text.T).argsort(dim=1, descending=True)
         truth = torch.arange(len(order), device=order.device)[:, None]

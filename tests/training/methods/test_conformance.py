@@ -198,6 +198,25 @@ def test_what_is_saved_loads_into_a_fresh_model(method, kind):
     equal(weights(other), weights(toys.make(kind)))
 
 
+def test_resuming_goes_on_bit_for_bit(method, kind):
+    straight = toys.make(kind)
+    train(straight, attach(method, straight), 5)
+    model = toys.make(kind)
+    tuner = attach(method, model)
+    optimizer = train(model, tuner, 3)
+    state = {n: v.clone() for n, v in tuner.state().items()}
+    numbers = copy.deepcopy(optimizer.state_dict())
+    other = toys.make(kind)
+    again = attach(method, other)
+    again.load_state(state, 3)
+    resumed = optimizer_of(again)
+    resumed.load_state_dict(numbers)
+    train(other, again, 2, first=3, optimizer=resumed)
+    x, _ = straight.data(9)
+    with torch.no_grad():
+        assert torch.equal(other(x), straight(x))
+
+
 def test_accumulation_is_the_large_batch(method, kind):
     model = toys.make(kind)
     other = copy.deepcopy(model)
