@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from peft import PeftConfig, ShiraConfig, SuperTuningConfig
+from peft import PeftConfig, ShiraConfig, SupertuningConfig
 from storage_peak import StoragePeak
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -148,7 +148,7 @@ def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], T
         "DoRA": ours("dora", rank=rank),
         "SHiRA (PEFT)": theirs(lambda names: ShiraConfig(r=shira, target_modules=names)),
         "Super-Tuning (PEFT)": theirs(
-            lambda names: SuperTuningConfig(density=share * total / in_linear, target_modules=names)
+            lambda names: SupertuningConfig(sparsity=1 - share * total / in_linear, target_modules=names)
         ),
         "masked gradients": lambda model: MaskedTuner(model, share),
         "full": ours("full"),
@@ -182,8 +182,8 @@ class Trial:
         self.made = 0
 
     def step(self) -> None:
-        loss = self.model(self.x).float().square().mean()
         extra = self.tuner.penalty()
+        loss = self.model(self.x).float().square().mean()
         (loss if extra is None else loss + extra).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -3,7 +3,6 @@
 import weakref
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,6 +22,10 @@ class StoragePeak(TorchDispatchMode):
             self._see(tensor)
 
     def _see(self, tensor: Tensor) -> None:
+        if tensor.is_sparse:
+            self._see(tensor._indices())
+            self._see(tensor._values())
+            return
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._alive:

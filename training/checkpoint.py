@@ -89,8 +89,11 @@ def load_checkpoint(
     Raises:
         CheckpointError: a file is damaged or missing.
     """
+    device = torch.device(device)
+    # one of several processes without a GPU is given "cpu:0", which safetensors does not know
+    where = "cpu" if device.type == "cpu" else str(device)
     try:
-        tensors = {file.stem: load_file(file, device=str(device)) for file in sorted(path.glob("*.safetensors"))}
+        tensors = {file.stem: load_file(file, device=where) for file in sorted(path.glob("*.safetensors"))}
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error}; {_OLDER}") from error

@@ -21,6 +21,11 @@ def test_what_is_saved_is_read_back(tmp_path):
     assert all(torch.equal(group["w"], torch.full((3,), 1.5)) for group in found.values())
 
 
+def test_a_numbered_cpu_is_a_cpu(tmp_path):
+    path = save_checkpoint(tmp_path, 1, tensors(1.0), STATE, keep=1)
+    assert torch.equal(load_checkpoint(path, torch.device("cpu", 0))[0]["model"]["w"], torch.ones(3))
+
+
 def test_rotation_keeps_the_newest_and_latest_stays_whole(tmp_path):
     for step in (1, 2, 10, 9):  # by number, not by name; 9 comes last, as after a resume from an older one
         save_checkpoint(tmp_path, step, tensors(step), STATE, keep=2)

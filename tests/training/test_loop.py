@@ -216,7 +216,7 @@ def test_events_are_json_even_when_a_number_is_not_finite():
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(toys, tmp_path):
+def test_two_processes_that_stop_and_go_on_give_the_weights_of_one_with_the_same_global_batch(toys, tmp_path):
     list(train(toys.Toy(noise=0.0), toys.config(), tmp_path / "one", device="cpu"))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
@@ -224,9 +224,8 @@ def test_two_processes_give_the_weights_of_one_with_the_same_global_batch(toys, 
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (
-        "2 processes" in done.stdout
-    )  # `accelerate launch --cpu` starts a single one, and the test would show nothing
+    # `accelerate launch --cpu` starts a single one, and the test would show nothing
+    assert "2 processes, step 3" in done.stdout and "2 processes, step 6" in done.stdout
     one = load_checkpoint(tmp_path / "one/checkpoint-6")[0]["model"]
     two = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
     start = toys.Toy().state_dict()

@@ -68,6 +68,15 @@ def config(**changes: object) -> TrainingConfig:
 if __name__ == "__main__":
     from training.loop import train
 
-    for event in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu"):
-        if event.kind == "finished":
-            print(f"{torch.distributed.get_world_size()} processes")
+    made = 0
+
+    def after_three() -> str | None:
+        global made
+        made += 1
+        return "enough" if made == 3 else None
+
+    # in two parts, so that going on in several processes is seen as well
+    for part in ({"should_stop": after_three}, {"resume": True}):
+        for event in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu", **part):  # type: ignore[arg-type]
+            if event.kind == "finished":
+                print(f"{torch.distributed.get_world_size()} processes, step {event.step}")

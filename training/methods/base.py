@@ -56,7 +56,10 @@ class Tuner(abc.ABC):
         """What the optimizer trains."""
 
     def penalty(self) -> Float[Tensor, ""] | None:
-        """What is added to the loss; None where there is nothing."""
+        """What is added to the loss; None where there is nothing.
+
+        To be asked for before the forward pass: what it makes on the way is then gone when activations fill the memory.
+        """
         return None
 
     def after_step(self, step: int) -> bool:

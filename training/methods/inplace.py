@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from training.methods.base import MethodConfig, Moved, ParamGroup, Tuner
 from training.methods.layers import Layer, layer_of
+from training.methods.recompute import recompute_of
 from training.methods.scope import Scope
 from training.methods.supports import SUPPORTS, Scattered, Singular, Support
 
@@ -339,7 +340,11 @@ class _InPlace(torch.autograd.Function):
         ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         ctx.site, ctx.tuner, ctx.shape, ctx.x_dtype = site, tuner, x.shape, x.dtype
         cast = x.to(ctx.dtype)
-        kept = site.weight.support.keep(site.layer, cast) if site.weight else None
+        kept = None
+        # what is thin anyway is kept: to make it again, all of the input would have to be made
+        ctx.again = recompute_of(x) if site.weight and site.weight.support.wants_all else None
+        if site.weight and ctx.again is None:
+            kept = site.weight.support.keep(site.layer, cast)
         ctx.save_for_backward(weight, kept)
         return site.layer.forward(cast, weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype))
 
@@ -348,13 +353,17 @@ class _InPlace(torch.autograd.Function):
         weight, kept = ctx.saved_tensors
         site, tuner = ctx.site, ctx.tuner
         upstream = upstreams[0].to(ctx.dtype)
+        # the weight's first: what was kept for it may be gone before the input's gradient takes its room
+        if site.weight:
+            if ctx.again is not None:
+                kept = site.weight.support.keep(site.layer, ctx.again().to(ctx.dtype))
+            tuner.accumulate(site.weight, site.weight.support.grad(site.layer, upstream, kept))
+        del kept
+        if site.bias:
+            tuner.accumulate(site.bias, site.bias.support.of_dense(site.layer.bias_grad(upstream)))
         x_grad = None
         if ctx.needs_input_grad[0]:
             x_grad = site.layer.input_grad(upstream, ctx.shape, weight.to(ctx.dtype)).to(ctx.x_dtype)
-        if site.weight:
-            tuner.accumulate(site.weight, site.weight.support.grad(site.layer, upstream, kept))
-        if site.bias:
-            tuner.accumulate(site.bias, site.bias.support.of_dense(site.layer.bias_grad(upstream)))
         return x_grad, None, None, None, None, None
 
 

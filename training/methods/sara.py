@@ -164,9 +164,10 @@ def nuclear_direction(piece: Piece, values: Float[Tensor, "count"]) -> Float[Ten
     """
     rows, *columns = piece.parameter.shape
     index = piece.support.index().long()
-    matrix = values.new_zeros(rows * math.prod(columns))
-    matrix[index] = values
-    return matrix_sign(matrix.view(rows, -1)).flatten()[index]
+    # in the weights' own type: a direction need not be finer than the weights, and it is the largest thing of a step
+    matrix = piece.parameter.new_zeros(rows * math.prod(columns))
+    matrix[index] = values.to(matrix.dtype)
+    return matrix_sign(matrix.view(rows, -1)).flatten()[index].to(values.dtype)
 
 
 def matrix_sign(matrix: Float[Tensor, "rows columns"], steps: int = 24) -> Float[Tensor, "rows columns"]:

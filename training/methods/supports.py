@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.methods.layers import Layer
 
-CHUNK: int = 1 << 22
+CHUNK: int = 1 << 20
 """Numbers of a dense weight gradient that exist at a time."""
 
 
@@ -22,6 +22,8 @@ class Support(abc.ABC):
     """Trained numbers of one tensor, as one flat vector of `count` values."""
 
     kind: ClassVar[str]
+    wants_all: ClassVar[bool] = True
+    """Its gradient needs all of the layer's input."""
     count: int
 
     @abc.abstractmethod
@@ -119,7 +121,8 @@ class Scattered(Support):
             first, last = self.edges[k], self.edges[k + 1]
             dense = layer.weight_grad(upstream, kept, slice(first, last))
             chosen = self.flat[low:high] - first * self.row_size
-            torch.index_select(dense.reshape(-1).float(), 0, chosen, out=found[low:high])
+            found[low:high] = dense.reshape(-1).index_select(0, chosen)
+            del dense  # or two of them would exist at a time
         return found
 
     def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
@@ -147,6 +150,7 @@ class Columns(Support):
     """
 
     kind = "columns"
+    wants_all = False
 
     def __init__(self, columns: Int[Tensor, "n"], shape: torch.Size) -> None:
         self.columns = columns.to(torch.int32)

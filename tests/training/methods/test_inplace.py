@@ -56,6 +56,36 @@ def test_twenty_steps_are_those_of_a_dense_masked_reference(kind, config, checkp
         torch.testing.assert_close(p, q, rtol=0, atol=1e-6 * 20, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inputs_made_again_are_those_that_would_have_been_kept(dtype, monkeypatch):
+    from training.methods import inplace
+
+    grads = []
+    for recompute in (inplace.recompute_of, lambda x: None):
+        monkeypatch.setattr(inplace, "recompute_of", recompute)
+        model = toys.make("linear").to(dtype)
+        tuner = SaRA(fraction=0.5, nuclear_weight=0.0).attach(model, Scope(), torch.Generator().manual_seed(0))
+        x, y = model.data(0)
+        F.mse_loss(model(x), y.to(dtype)).backward()
+        grads.append(tuner.values.grad.clone())
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    assert (grads[0] - grads[1]).norm() <= tolerance * grads[1].norm()
+
+
+def test_an_activation_and_a_norm_are_made_again_and_other_inputs_are_kept():
+    from training.methods.recompute import recompute_of
+
+    x = torch.randn(4, 8, requires_grad=True)
+    for made in (F.gelu(x, approximate="tanh"), F.silu(x), torch.nn.LayerNorm(8)(x), F.gelu(x).bfloat16()):
+        again = recompute_of(made)
+        assert again().dtype == made.dtype
+        torch.testing.assert_close(again(), made.detach())
+    assert recompute_of(x * 2) is None
+    assert recompute_of(x) is None
+    with torch.autograd.graph.save_on_cpu():
+        assert recompute_of(F.gelu(x)) is None
+
+
 def test_the_matrix_sign_is_that_of_the_decomposition():
     matrix = torch.randn(70, 130, generator=torch.Generator().manual_seed(0)) * (torch.rand(70, 130) < 0.05)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)

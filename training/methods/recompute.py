@@ -1,0 +1,52 @@
+"""Making a layer's input again from what autograd keeps anyway, instead of keeping it.
+
+An input is needed only for the gradient of the layer's own weight. Where it came out of a LayerNorm or an activation,
+autograd keeps what went into that for its own gradient, and making the input again costs next to nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _layer_norm(node: Any) -> Tensor:
+    x, mean, rstd = node._saved_input, node._saved_result1, node._saved_result2
+    made = (x.float() - mean.float()) * rstd.float()
+    if node._saved_weight is not None:
+        made = made * node._saved_weight.float()
+    if node._saved_bias is not None:
+        made = made + node._saved_bias.float()
+    return made.to(x.dtype)
+
+
+_RECIPES: Final[dict[str, Callable[[Any], Tensor]]] = {
+    "NativeLayerNormBackward0": _layer_norm,
+    "GeluBackward0": lambda node: F.gelu(node._saved_self, approximate=node._saved_approximate),
+    "SiluBackward0": lambda node: F.silu(node._saved_self),
+}
+"""By the name of the autograd node that made the input."""
+
+
+def recompute_of(x: Tensor) -> Callable[[], Tensor] | None:
+    """What makes `x` again during the backward pass; None where it has to be kept.
+
+    The same bits come out of an activation; a LayerNorm's may differ in the last one.
+    """
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return None  # checkpointing or offloading has what is saved in its own hands
+    node: Any = x.grad_fn
+    while node is not None and node.name() == "ToCopyBackward0":
+        node = node.next_functions[0][0]
+    recipe = _RECIPES.get(node.name()) if node is not None else None
+    if recipe is None:
+        return None
+    dtype = x.dtype
+
+    def again() -> Tensor:
+        with torch.no_grad():
+            return recipe(node).to(dtype)
+
+    return again
