@@ -172,6 +172,7 @@ def train(
         if saved != done and whole and accelerator.is_main_process:
             last = save(done)
             saved = done
+    accelerator.wait_for_everyone()  # none goes on, to a resume perhaps, before the checkpoint is there
     if last is not None:
         yield last
     metrics: dict[str, float] = {}
