@@ -37,15 +37,18 @@ def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] 
     return _from_hub(name, announce)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, pipeline: str | None = _PIPELINE) -> None:
     """Checks that a folder in diffusers layout has every file that its model_index.json asks for, undamaged.
+
+    Args:
+        pipeline: the class that it must be of; None for any.
 
     Raises:
         ValueError: names the missing or damaged file.
     """
     index = _read_json(folder, "model_index.json")
-    if index.get("_class_name") != _PIPELINE:
-        raise ValueError(f"model folder {folder} is of a {index.get('_class_name')}, not of an {_PIPELINE}")
+    if pipeline is not None and index.get("_class_name") != pipeline:
+        raise ValueError(f"model folder {folder} is of a {index.get('_class_name')}, not of an {pipeline}")
     for name, kind in index.items():
         if name.startswith("_") or not (isinstance(kind, list) and len(kind) == 2 and kind[0]):
             continue

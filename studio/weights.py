@@ -85,7 +85,7 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
     except ValueError as error:
         raise RequestError(f"--model {request.model}: {error}") from error
     for index, (file, scale) in enumerate(adapters):
-        _add_adapter(pipeline, file, scale, f"adapter-{index}")
+        _add_adapter(pipeline, folder, file, scale, f"adapter-{index}")
     if request.scheduler is not None:
         _set_scheduler(pipeline, request.scheduler)
     pipeline.set_progress_bar_config(disable=True)
@@ -108,10 +108,18 @@ def _split_scale(text: str) -> tuple[Path, float]:
     return file, scale
 
 
-def _add_adapter(pipeline: "AnimateXPipeline", file: Path, scale: float, name: str) -> None:
-    """Loads a LoRA file. Adapters of the other methods come with the training methods."""
+def _add_adapter(pipeline: "AnimateXPipeline", folder: Path, file: Path, scale: float, name: str) -> None:
+    """Puts an adapter of ours, or a LoRA file of any program, on the transformer."""
     if file.suffix != ".safetensors":
         raise RequestError(f"--adapter {file}: must be a .safetensors file; others can hold code, so they are not read")
+    from training.methods.adapter import apply_adapter, is_adapter, load_adapter
+
+    if is_adapter(file):
+        try:
+            apply_adapter(pipeline.transformer, load_adapter(file), scale=scale, folder=folder / "transformer")
+        except ValueError as error:
+            raise RequestError(f"--adapter {file}: {error}") from error
+        return
     try:
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -26,6 +26,8 @@ class TrainingConfig(BaseModel):
     """Optimizer steps in all."""
     batch_size: int = Field(ge=1)
     """Samples a step, over all processes."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Parts in which a batch goes through the network: less memory, the same step."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate of Muon and AdamW alike."""
     warmup_steps: int = Field(default=100, ge=0)

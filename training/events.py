@@ -40,6 +40,16 @@ class Step(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Note(Event):
+    """Something that the user should know of the run."""
+
+    kind = "note"
+    text: str
+    counts: dict[str, int] = field(default_factory=dict)
+    """Numbers in it, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """The averaged weights were measured on held-out data."""
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Saved, Step
-from training.muon import muon_for
 from training.tasks import Task, draw_task
+from training.trained import Trained, WholeModule
 
 Batch = Any
 
@@ -75,6 +75,7 @@ def train(
     run: Path,
     *,
     resume: bool = False,
+    trained: Trained | None = None,
     fingerprint: dict[str, Any] | None = None,
     should_stop: Callable[[], str | None] = lambda: None,
     device: str | None = None,
@@ -82,6 +83,7 @@ def train(
     """Trains until `config.steps`, yielding events. Closing the iterator saves and stops.
 
     Args:
+        trained: what of it is trained; by default all parameters that want gradients.
         fingerprint: what must be equal for a resume to make sense; a difference is refused by name.
         should_stop: asked after every step; a reason ends the run with a checkpoint.
 
@@ -94,16 +96,30 @@ def train(
     where = accelerator.device
     learning = cast(Learner, learner)
     learner.to(where)
-    names = {name: p for name, p in learner.named_parameters() if p.requires_grad}
-    optimizer = muon_for(learner, lr=config.learning_rate, weight_decay=config.weight_decay)
+    trained = trained or WholeModule(learner)
+    saved_run, done = _read_run(run, fingerprint or {}, where) if resume else None, 0
+    if saved_run is not None:
+        path, tensors, done = saved_run
+        try:
+            trained.load_state(tensors["model"], done)
+        except ValueError as error:
+            raise CheckpointError(f"{path} {error}") from None
+    names = trained.named()
+    optimizer = trained.optimizer(config)
     average = {name: p.detach().clone() for name, p in names.items()}
-    done = 0
-    if resume:
-        done = _restore(run, names, average, optimizer, fingerprint or {}, where)
-    wrapped = accelerator.prepare_model(learner) if accelerator.num_processes > 1 else learner
-    share = config.batch_size // accelerator.num_processes
-    if share * accelerator.num_processes != config.batch_size:
-        raise ValueError(f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes")
+    if saved_run is not None:
+        for name in names:
+            average[name].copy_(tensors["average"][name])
+        _restore_optimizer(optimizer, tensors.get("optimizer", {}), names)
+    several = accelerator.num_processes > 1
+    wrapped = accelerator.prepare_model(learner) if several and trained.wrapped else learner
+    pieces = accelerator.num_processes * config.gradient_accumulation_steps
+    share = config.batch_size // pieces
+    if share * pieces != config.batch_size:
+        raise ValueError(
+            f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes and "
+            f"{config.gradient_accumulation_steps} gradient_accumulation_steps"
+        )
     began = time.monotonic()
     saved = done
     whole = True
@@ -112,7 +128,7 @@ def train(
 
     def save(step: int) -> Event:
         tensors: dict[str, dict[str, Tensor]] = {
-            "model": dict(names), "average": average, "optimizer": _optimizer_tensors(optimizer, names),
+            "model": dict(trained.state()), "average": average, "optimizer": _optimizer_tensors(optimizer, names),
         }  # fmt: skip
         path = save_checkpoint(run, step, tensors, {"fingerprint": fingerprint or {}}, keep=config.keep_checkpoints)
         return Saved(step=step, path=str(path))
@@ -122,29 +138,44 @@ def train(
             started = time.monotonic()
             # the task is one for all processes, the samples are each process's own
             task = draw_task(learning.tasks, step_generator(config.seed, step, -1))
-            first = step * config.batch_size + accelerator.process_index * share
             generator = step_generator(config.seed, step, accelerator.process_index)
-            batch = learning.batch(task, first, share, generator)
             for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, config)
+                group["lr"] = rate_at(step, config) * group.get("rate", 1.0)
             learner.train()
-            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                losses = wrapped(batch, task, generator)
-            accelerator.backward(losses["loss"])
-            values = {name: float(loss.detach()) for name, loss in losses.items()}
-            if not all(math.isfinite(v) for v in values.values()):
-                raise NotFiniteError(_not_finite(step, f"the losses are {values}", run))
+            values: dict[str, float] = {}
+            for part in range(config.gradient_accumulation_steps):
+                first = (
+                    step * config.batch_size + (part * accelerator.num_processes + accelerator.process_index) * share
+                )
+                batch = learning.batch(task, first, share, generator)
+                extra = trained.penalty()
+                with torch.autocast(where.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+                    losses = wrapped(batch, task, generator)
+                if extra is not None:
+                    losses = {**losses, "loss": losses["loss"] + extra, "penalty": extra}
+                for name, loss in losses.items():
+                    values[name] = values.get(name, 0.0) + float(loss.detach()) / config.gradient_accumulation_steps
+                if not all(math.isfinite(v) for v in values.values()):
+                    raise NotFiniteError(_not_finite(step, f"the losses are {values}{_names(batch)}", run))
+                accelerator.backward(losses["loss"] / config.gradient_accumulation_steps)
+            if several and not trained.wrapped:
+                for parameter in names.values():
+                    if parameter.grad is not None:
+                        parameter.grad = accelerator.reduce(parameter.grad, "mean")
             for name, parameter in names.items():
                 if not task.trains(name):
                     parameter.grad = None
             norm = float(accelerator.clip_grad_norm_(names.values(), config.max_grad_norm))
             if not math.isfinite(norm):
-                raise NotFiniteError(_not_finite(step, f"the gradient's norm is {norm} (losses {values})", run))
+                what = f"the gradient's norm is {norm} (losses {values}{_names(batch)})"
+                raise NotFiniteError(_not_finite(step, what, run))
             whole = False
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             decay = min(config.ema_decay, (step + 1) / (step + 10))
-            torch._foreach_lerp_(list(average.values()), [p.detach() for p in names.values()], 1 - decay)
+            torch._foreach_lerp_([average[n] for n in names], [p.detach() for p in names.values()], 1 - decay)
+            if trained.after_step(step + 1, optimizer, average):
+                names = trained.named()
             done, whole = step + 1, True
             yield Step(
                 step=done,
@@ -163,7 +194,7 @@ def train(
                 saved = done
                 yield save(done)
             if done % config.evaluate_every == 0 and done < config.steps and accelerator.is_main_process:
-                yield Evaluated(step=done, metrics=_evaluate_average(learner, names, average))
+                yield Evaluated(step=done, metrics=_evaluate_average(learner, trained, average))
     except NotFiniteError:
         saved = done  # what led here is not worth a checkpoint, which would push out an older one
         raise
@@ -177,7 +208,7 @@ def train(
         yield last
     metrics: dict[str, float] = {}
     if complete and accelerator.is_main_process:
-        metrics = _evaluate_average(learner, names, average)
+        metrics = _evaluate_average(learner, trained, average)
         yield Evaluated(step=done, metrics=metrics)
     yield Finished(step=done, complete=complete, reason=reason, seconds=time.monotonic() - began, metrics=metrics)
 
@@ -222,20 +253,27 @@ def load_average(learner: nn.Module, checkpoint: Path) -> int:
     return int(state["step"])
 
 
-def _evaluate_average(
-    learner: nn.Module, names: dict[str, nn.Parameter], average: dict[str, Tensor]
-) -> dict[str, float]:
+def _names(batch: Batch) -> str:
+    """The files that a batch was made of, where it knows them."""
+    files = getattr(batch, "files", None)
+    return f"; the batch is of {', '.join(files)}" if files else ""
+
+
+def _evaluate_average(learner: nn.Module, trained: Trained, average: dict[str, Tensor]) -> dict[str, float]:
     """Evaluates with the averaged weights in place of the trained ones, and puts those back."""
-    trained = {name: p.detach().clone() for name, p in names.items()}
+    names = trained.named()
+    kept = {name: p.detach().clone() for name, p in names.items()}
     learner.eval()
     with torch.no_grad():
         try:
             for name, p in names.items():
                 p.copy_(average[name])
+            trained.refresh()
             metrics = cast(Learner, learner).evaluate()
         finally:  # an interrupted evaluation must not leave the average to be saved as the weights
             for name, p in names.items():
-                p.copy_(trained[name])
+                p.copy_(kept[name])
+            trained.refresh()
     learner.train()
     return metrics
 
@@ -248,37 +286,29 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, nn.Par
     return found
 
 
-def _restore(
-    run: Path,
-    names: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    fingerprint: dict[str, Any],
-    device: torch.device,
-) -> int:
+def _read_run(
+    run: Path, fingerprint: dict[str, Any], device: torch.device
+) -> tuple[Path, dict[str, dict[str, Tensor]], int]:
+    """The last checkpoint, its tensors and its step."""
     path = latest_checkpoint(run)
     if path is None:
         raise CheckpointError(f"{run} has no checkpoint to resume from; start it without --resume")
     tensors, state = load_checkpoint(path, device)
+    then = state["fingerprint"]
     for key, value in fingerprint.items():
-        before = state["fingerprint"].get(key)
-        if before != value:
+        # a setting that did not exist yet had its present default
+        if key in then and then[key] != value:
             raise CheckpointError(
-                f"{path} was trained with {key} = {before!r}, now it is {value!r}; use the same, or another run folder"
+                f"{path} was trained with {key} = {then[key]!r}, now it is {value!r}; "
+                "use the same, or another run folder"
             )
-    if tensors["model"].keys() != names.keys():
-        odd = sorted(tensors["model"].keys() ^ names.keys())
-        raise CheckpointError(f"{path} is of another network: {odd[0]!r} and {len(odd) - 1} more names differ")
-    for name, parameter in names.items():
-        if tensors["model"][name].shape != parameter.shape:
-            found, wanted = tuple(tensors["model"][name].shape), tuple(parameter.shape)
-            raise CheckpointError(f"{path} is of another network: {name} has the shape {found}, now it is {wanted}")
-    with torch.no_grad():
-        for name, parameter in names.items():
-            parameter.copy_(tensors["model"][name])
-            average[name].copy_(tensors["average"][name])
-    for key, value in tensors.get("optimizer", {}).items():
+    return path, tensors, int(state["step"])
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], names: dict[str, nn.Parameter]
+) -> None:
+    for key, value in tensors.items():
         name, field = key.rsplit(":", 1)
         # counters stay on the CPU, where the optimizer made them: a step reads them
         optimizer.state[names[name]][field] = value.cpu() if value.ndim == 0 else value.clone()
-    return int(state["step"])

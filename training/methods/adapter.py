@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses, MethodConfig, Tuner
+from training.methods.base import METHODS, MethodConfig, Tuner
 from training.methods.packing import pack_gaps, unpack_gaps
 from training.methods.scope import Scope
 from training.methods.supports import SUPPORTS
@@ -43,7 +43,9 @@ class Adapter:
     config: MethodConfig
     scope: Scope
     base: str
-    """`weights_hash` of the model that it changes."""
+    """`weights_hash` of the model that it changes, in float32."""
+    files: str = ""
+    """`files_hash` of the folder that the model came from."""
     delta: dict[str, Tensor]
     notes: dict[str, str] = field(default_factory=dict)
     """Anything else: the base's name, a licence, metrics, the captions' trigger word."""
@@ -59,6 +61,24 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def files_hash(folder: Path) -> str:
+    """SHA-256 of the weight files of a component's folder: the same in whatever type the model is loaded."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def is_adapter(path: Path) -> bool:
+    """Tells an adapter file of this studio from another program's."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        return False
+
+
 def save_adapter(
     path: Path, adapter: Adapter, sizes: Mapping[str, int], *, dtype: Literal["bf16", "fp32"] = "bf16"
 ) -> None:
@@ -72,7 +92,7 @@ def save_adapter(
     tensors, word = _pack(adapter.delta, sizes, kind)
     metadata = {
         "format": FORMAT, "method": adapter.method, "config": adapter.config.model_dump_json(),
-        "scope": json.dumps(adapter.scope.modules), "base": adapter.base, "word": str(word),
+        "scope": json.dumps(adapter.scope.modules), "base": adapter.base, "files": adapter.files, "word": str(word),
         "notes": json.dumps(adapter.notes),
     }  # fmt: skip
     staged = path.with_name(f".{path.name}.tmp")
@@ -133,8 +153,9 @@ def load_adapter(path: Path) -> Adapter:
     except (KeyError, ValueError, RuntimeError, zlib.error) as error:
         raise AdapterError(f"{path} is damaged ({error}); copy it again or train it anew") from error
     return Adapter(
-        method=metadata["method"], config=config, scope=scope, base=metadata["base"], delta=delta, notes=notes
-    )
+        method=metadata["method"], config=config, scope=scope, base=metadata["base"],
+        files=metadata.get("files", ""), delta=delta, notes=notes,
+    )  # fmt: skip
 
 
 def _unpack(tensors: Mapping[str, Tensor], word: int) -> dict[str, Tensor]:
@@ -159,16 +180,23 @@ def _unpack(tensors: Mapping[str, Tensor], word: int) -> dict[str, Tensor]:
     return delta
 
 
-def apply_adapter(model: nn.Module, adapter: Adapter, *, scale: float = 1.0, losses: Losses | None = None) -> Tuner:
+def apply_adapter(model: nn.Module, adapter: Adapter, *, scale: float = 1.0, folder: Path | None = None) -> Tuner:
     """Attaches an adapter to a model; `unload` of the result takes it off again, bit for bit.
+
+    Args:
+        folder: where the model was loaded from; needed when it is not in float32, or has another adapter on already.
 
     Raises:
         AdapterError: the model is not the one that was trained.
     """
-    found = weights_hash(model)
-    if found != adapter.base:
+    wanted, found = adapter.base, ""
+    if folder is not None and adapter.files:
+        wanted, found = adapter.files, files_hash(folder)
+    else:
+        found = weights_hash(model)
+    if found != wanted:
         raise AdapterError(
-            f"the adapter was trained on a model with the hash {adapter.base[:12]}, this one has {found[:12]}; "
+            f"the adapter was trained on a model with the hash {wanted[:12]}, this one has {found[:12]}; "
             f"use {adapter.notes.get('base', 'that model')}"
         )
     tuner = adapter.config.restore(model, adapter.scope, adapter.delta)

@@ -81,6 +81,9 @@ class Tuner(abc.ABC):
             ValueError: it does not fit this model or method.
         """
 
+    def refresh(self) -> None:  # noqa: B027  (most methods' parameters are the model's own)
+        """Brings the model up to date after the parameters were written from outside."""
+
     def named(self) -> dict[str, nn.Parameter]:
         """The parameters by a name that is the same in every process and every run."""
         groups = enumerate(self.parameters())

@@ -98,6 +98,10 @@ class InPlaceTuner(Tuner):
         self._write(1.0)
         return False
 
+    def refresh(self) -> None:
+        """Writes the values into the weights."""
+        self._write(1.0)
+
     def state(self) -> dict[str, Tensor]:
         """The values, and for every tensor what is trained, what ever was, and where that had got to."""
         found = {"values": self._values.detach()}
@@ -115,12 +119,12 @@ class InPlaceTuner(Tuner):
         kept = {piece.name: piece.support for piece in self.pieces}
         self._detach()
         supports: dict[str, Support] = {}
-        for key, index in state.items():
-            name, _, kind = key.rpartition(".")
-            if kind in SUPPORTS and name in self._parameters:
-                # a decomposition is not made again where it is there already
-                same = isinstance(kept.get(name), Singular)
-                supports[name] = kept[name] if same else SUPPORTS[kind].read(index, self._parameters[name])
+        for name, parameter in self._parameters.items():
+            for kind in SUPPORTS:
+                if f"{name}.{kind}" in state:
+                    # a decomposition is not made again where it is there already
+                    same = isinstance(kept.get(name), Singular)
+                    supports[name] = kept[name] if same else SUPPORTS[kind].read(state[f"{name}.{kind}"], parameter)
         if sum(s.count for s in supports.values()) != len(state["values"]):
             raise ValueError("the state does not fit this model: another method, scope or model")
         self._set(supports)
@@ -230,8 +234,11 @@ class InPlaceTuner(Tuner):
         self.pieces = []
         start, values = 0, []
         device = next(iter(self._parameters.values())).device
-        for name, support in supports.items():
-            parameter = self._parameters[name]
+        # in the model's order, whatever the method's or the file's is
+        for name, parameter in self._parameters.items():
+            support = supports.get(name)
+            if support is None:
+                continue
             support.to(parameter.device)
             part = support.take(parameter)
             piece = Piece(name=name, parameter=parameter, support=support, start=start, part=part, touched=support)

@@ -65,6 +65,10 @@ class LTSFTTuner(Tuner):
         self._inner = InPlaceTuner(self.model, {name: Scattered(i, shapes[name]) for name, i in index.items()})
         return True
 
+    def refresh(self) -> None:
+        """Of the part that is under way."""
+        self._inner.refresh()
+
     def state(self) -> dict[str, Tensor]:
         """Of the part that is under way."""
         return self._inner.state()

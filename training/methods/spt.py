@@ -102,6 +102,11 @@ class SPTTuner(Tuner):
         """Writes what is in place."""
         return any([part.after_step(step) for part in self._parts])
 
+    def refresh(self) -> None:
+        """Writes what is in place."""
+        for part in self._parts:
+            part.refresh()
+
     def state(self) -> dict[str, Tensor]:
         """Of both parts."""
         return {f"{k}:{name}": v for k, part in enumerate(self._parts) for name, v in part.state().items()}

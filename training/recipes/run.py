@@ -6,7 +6,7 @@ import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,8 @@ from training.events import Event, Finished
 from training.loop import load_average, train
 from training.recipes.base import RECIPES, Recipe
 from training.recipes.card import render_cards, write_card
+from training.run_folder import stopper
+from training.toml import dump_toml
 
 _NOT_IN_FINGERPRINT = {"checkpoint_every", "keep_checkpoints", "evaluate_every"}
 
@@ -103,7 +105,7 @@ def run_recipe(
     with (run / "events.jsonl" if main else Path(os.devnull)).open("a", encoding="utf-8") as log:
         for event in train(
             learner, recipe, run, resume=resume, fingerprint=fingerprint, device=device,
-            should_stop=_stopper(run, began, time_limit_s),
+            should_stop=stopper(run, began, time_limit_s),
         ):  # fmt: skip
             if main and resume:  # not before the loop has found the settings to be those of the checkpoint
                 _write_config(run, name, recipe)
@@ -152,27 +154,5 @@ def read_run(run: Path) -> tuple[str, dict[str, Any]]:
     return str(values["recipe"]), dict(values["settings"])
 
 
-def _stopper(run: Path, began: float, time_limit_s: float | None) -> Callable[[], str | None]:
-    def should_stop() -> str | None:
-        if (run / "stop").exists():
-            return f"{run / 'stop'} was there"
-        if time_limit_s is not None and time.monotonic() - began > time_limit_s:
-            return f"the time limit of {time_limit_s:g} s was reached"
-        return None
-
-    return should_stop
-
-
 def _write_config(run: Path, name: str, recipe: Recipe) -> None:
-    lines = [f"recipe = {json.dumps(name)}", "", *_toml_table("settings", recipe.model_dump(mode="json"))]
-    write_text(run / "config.toml", "\n".join(lines) + "\n")
-
-
-def _toml_table(name: str, values: Mapping[str, Any]) -> list[str]:
-    """JSON scalars and lists are TOML as they stand; None has no TOML form and is the default of what is left out."""
-    plain = {key: value for key, value in values.items() if value is not None and not isinstance(value, dict)}
-    lines = [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items())]
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines += ["", *_toml_table(f"{name}.{key}", value)]
-    return lines
+    write_text(run / "config.toml", dump_toml({"recipe": name, "settings": recipe.model_dump(mode="json")}))

@@ -4,11 +4,11 @@ import json
 import signal
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -16,7 +16,11 @@ from studio.cli.console import Console
 from studio.cli.verb import Result, Verb
 from studio.errors import RequestError, did_you_mean
 from studio.progress import Progress, peak_memory_bytes
-from studio.requests import Positional, Request, Unit
+from studio.requests import Positional, Request, Unit, make_request
+
+if TYPE_CHECKING:
+    from training.events import Event
+    from training.finetune.config import FinetuneConfig
 
 
 class RunRequest(Request):
@@ -33,14 +37,37 @@ class RunRequest(Request):
 
 
 class TrainRequest(RunRequest):
-    """Trains a built-in recipe in a run folder: config, events, checkpoints, weights and a model card."""
+    """Fine-tunes a model on a folder of pictures, or trains a built-in recipe; all of a run is in one folder.
 
-    recipe: Annotated[str, Field(min_length=1)]
-    """A recipe's name, see `studio recipes`."""
+    A TOML file says the same as the flags, and more; a flag goes before it.
+    """
+
+    config: Annotated[Path | None, Positional()] = None
+    """A TOML file with the settings of a fine-tuning run."""
+    recipe: Annotated[str, Field(min_length=1)] | None = None
+    """Trains this recipe instead, see `studio recipes`."""
+    pretrained_model_name_or_path: Annotated[str, Field(min_length=1)] | None = None
+    """What is fine-tuned: mini, a folder in diffusers layout, or a hub id. By default mini."""
+    train_data_dir: Path | None = None
+    """A folder of pictures with captions: same-stem .txt, metadata.jsonl or metadata.csv."""
+    method: Annotated[str, Field(min_length=1)] | None = None
+    """How it is trained, see `studio methods`. By default sara."""
+    scope: tuple[str, ...] = ()
+    """Where: attention, feed-forward, norms, convolutions, or a path with *; repeat it for several."""
+    max_train_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps in all. By default 500."""
+    train_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Pictures a step. By default 4."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate. By default the method's."""
+    resolution: Annotated[int, Field(ge=32, le=4096, multiple_of=16), Unit("px")] | None = None
+    """Pictures are scaled to the area of a square of this side. By default 128."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Same seed and device: same weights."""
     set: tuple[str, ...] = ()
-    """Changes a setting, NAME=VALUE; repeat it for several."""
+    """Changes a setting, NAME=VALUE, such as method_options.fraction=0.05; repeat it for several."""
     output_dir: Path | None = None
-    """The run folder; by default runs/RECIPE."""
+    """The run folder; by default runs/RECIPE or runs/METHOD."""
 
 
 class ResumeRequest(RunRequest):
@@ -56,9 +83,15 @@ class RecipesRequest(Request):
 
 def run_train(request: TrainRequest, console: Console) -> Result:
     """Starts a run."""
+    if request.recipe is None:
+        return _run_finetune(request, console)
     from training.recipes import RECIPES
     from training.recipes.run import load_recipes
 
+    odd = [name for name in ("config", *_FINETUNE_FLAGS) if getattr(request, name)]
+    if odd:
+        flag = odd[0].replace("_", "-")
+        raise RequestError(f"--{flag} is for fine-tuning and --recipe trains the mini family; give one of the two")
     load_recipes()
     if request.recipe not in list(RECIPES):
         hint = did_you_mean(request.recipe, RECIPES)
@@ -69,12 +102,74 @@ def run_train(request: TrainRequest, console: Console) -> Result:
     return _follow(request.recipe, run, read_settings(request.set), request, console, resume=False)
 
 
+_FINETUNE_FLAGS = {
+    "pretrained_model_name_or_path": "model", "method": "method", "scope": "scope",
+    "max_train_steps": "max_train_steps", "train_batch_size": "train_batch_size", "learning_rate": "learning_rate",
+    "resolution": "resolution", "seed": "seed", "train_data_dir": "data",
+}  # fmt: skip
+"""Flags of fine-tuning, and the setting that each stands for."""
+
+
+def _run_finetune(request: TrainRequest, console: Console) -> Result:
+    from training.finetune.config import FinetuneConfig, read_config, set_value
+
+    values = read_config(request.config) if request.config else {}
+    for flag, name in _FINETUNE_FLAGS.items():
+        value = getattr(request, flag)
+        if value not in (None, ()):
+            values[name] = [{"folder": str(value)}] if name == "data" else value
+    for name, value in read_settings(request.set).items():
+        set_value(values, name, value)
+    if "data" not in values:
+        raise RequestError(
+            "there is nothing to train on: name a folder of pictures with --train-data-dir, [[data]] in a TOML file, "
+            "or train a part of the mini family with --recipe"
+        )
+    config = make_request(FinetuneConfig, values)
+    _check_method(config.method, config.method_options)
+    run = request.output_dir or Path("runs") / config.method
+    if run.is_file():
+        raise RequestError(f"--output-dir {run}: is a file; name a folder")
+    return _follow_finetune(config, run, request, console, resume=False)
+
+
+def _check_method(name: str, options: dict[str, Any]) -> None:
+    """Words what is wrong with a method or its options."""
+    from training.methods import METHODS
+
+    if name not in METHODS:
+        hint = did_you_mean(name, METHODS)
+        raise RequestError(f"method {name}: no such method{hint}; known are {', '.join(METHODS)}")
+    make_request(METHODS[name], options)
+
+
+def _follow_finetune(
+    config: "FinetuneConfig", run: Path, request: RunRequest, console: Console, *, resume: bool
+) -> Result:
+    from training.finetune.run import ADAPTER, finetune
+
+    events = finetune(
+        config, run, resume=resume, device=None if request.device == "auto" else request.device,
+        time_limit_s=request.time_limit,
+    )  # fmt: skip
+    counts: dict[str, object] = {}
+    result = _watch(events, f"training {config.method}", run, console, counts)
+    adapter = run / ADAPTER
+    return {**result, "method": config.method, **counts, "adapter": str(adapter) if result["complete"] else None}
+
+
 def run_resume(request: ResumeRequest, console: Console) -> Result:
     """Resumes a run with the settings in its folder."""
     from training.recipes.run import read_run
 
     if not request.run.is_dir():
         raise RequestError(f"RUN {request.run}: no such folder")
+    if (request.run / "config.toml").is_file():
+        from training.finetune.run import read_finetune
+
+        config = read_finetune(request.run)
+        if config is not None:
+            return _follow_finetune(config, request.run, request, console, resume=True)
     name, settings = read_run(request.run)
     return _follow(name, request.run, settings, request, console, resume=True)
 
@@ -123,30 +218,40 @@ def _read_value(text: str) -> Any:
 def _follow(
     name: str, run: Path, settings: dict[str, Any], request: RunRequest, console: Console, *, resume: bool
 ) -> Result:
-    """Shows the events of a run until it ends.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the run has been saved.
-    """
-    from training.events import Evaluated, Finished, Saved, Step
     from training.recipes import run_recipe
     from training.recipes.run import make_recipe
 
     make_recipe(name, settings)  # a wrong setting is told before a folder is made
+    events = run_recipe(
+        name, run, settings, resume=resume, export_to=request.export_to, mini=request.mini,
+        time_limit_s=request.time_limit, device=None if request.device == "auto" else request.device,
+    )  # fmt: skip
+    result = _watch(events, f"training {name}", run, console, {})
+    return {**result, "recipe": name, "weights": str(run / "mini") if result["complete"] else None}
+
+
+def _watch(
+    events: "Iterable[Event]", stage: str, run: Path, console: Console, counts: dict[str, object]
+) -> dict[str, object]:
+    """Shows the events of a run until it ends; `counts` gets what its notes count.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the run has been saved.
+    """
+    from training.events import Evaluated, Finished, Note, Saved, Step
+
     began, made, losses = time.monotonic(), 0, dict[str, float]()
     last: Finished | None = None
     saved = ""
     with _stopped_by_ctrl_c(run) as pressed:
-        for event in run_recipe(
-            name, run, settings, resume=resume, export_to=request.export_to, mini=request.mini,
-            time_limit_s=request.time_limit,
-            device=None if request.device == "auto" else request.device,
-        ):  # fmt: skip
+        for event in events:
             if isinstance(event, Step):
                 made, losses = made + 1, event.losses
                 worded = " ".join(f"{key} {value:.4g}" for key, value in losses.items())
-                stage = f"training {name}"
                 console.progress(Progress(stage=stage, done=event.step, total=event.total_steps, detail=worded))
+            elif isinstance(event, Note):
+                console.say(event.text)
+                counts.update(event.counts)
             elif isinstance(event, Evaluated):
                 console.say(f"step {event.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in event.metrics.items()))
             elif isinstance(event, Saved):
@@ -163,10 +268,10 @@ def _follow(
     console.say(f"{run}: {last.step} steps, {state}")
     seconds = time.monotonic() - began
     return {
-        "run": str(run), "recipe": name, "steps": last.step, "complete": last.complete, "reason": last.reason,
+        "run": str(run), "steps": last.step, "complete": last.complete, "reason": last.reason,
         "loss": losses.get("loss"), "losses": losses, "metrics": last.metrics,
         "seconds": round(seconds, 3), "seconds_per_step": round(seconds / made, 4) if made else None,
-        "peak_memory_bytes": peak_memory_bytes(), "weights": str(run / "mini") if last.complete else None,
+        "peak_memory_bytes": peak_memory_bytes(),
     }  # fmt: skip
 
 

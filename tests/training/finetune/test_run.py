@@ -1,0 +1,159 @@
+"""Whole fine-tuning runs of tiny models."""
+
+import json
+
+import pytest
+import torch
+
+from training.checkpoint import CheckpointError
+from training.events import Evaluated, Finished, Note, Step
+from training.finetune.config import FinetuneConfig
+from training.finetune.families import open_family
+from training.finetune.run import finetune
+from training.loop import NotFiniteError
+from training.methods.adapter import apply_adapter, load_adapter
+
+
+def config(model, pictures, **changes):
+    values = {
+        "model": str(model), "data": [{"folder": pictures}], "resolution": 32, "max_train_steps": 6,
+        "train_batch_size": 2, "mixed_precision": "fp32", "checkpointing_steps": 100, "validation_steps": 100,
+        "learning_rate": 1e-2, "adapter_dtype": "fp32",
+    }  # fmt: skip
+    return FinetuneConfig.model_validate({**values, **changes})
+
+
+@pytest.fixture(params=["animator", "stable_diffusion"])
+def model(request):
+    return request.getfixturevalue(request.param)
+
+
+SARA = {"method": "sara", "method_options": {"fraction": 0.1}}
+
+
+def test_a_run_learns_and_leaves_an_adapter_that_gives_what_was_trained(model, pictures, tmp_path):
+    events = list(finetune(config(model, pictures, **SARA, max_train_steps=30), tmp_path / "run", device="cpu"))
+    last = events[-1]
+    assert isinstance(last, Finished) and last.complete
+    family = open_family(model)
+    before = {n: p.clone() for n, p in family.network.named_parameters()}
+    tuner = apply_adapter(
+        family.network, load_adapter(tmp_path / "run" / "adapter.safetensors"), folder=model / family.component
+    )
+    changed = sum(int((p != before[n]).sum()) for n, p in family.network.named_parameters())
+    assert 0 < changed <= round(0.1 * sum(p.numel() for p in before.values()))
+    tuner.unload()
+    assert all(torch.equal(p, before[n]) for n, p in family.network.named_parameters())
+    steps = [e for e in events if isinstance(e, Step)]
+    assert sum(e.losses["loss"] for e in steps[-8:]) < sum(e.losses["loss"] for e in steps[:8])
+    assert (tmp_path / "run" / "samples" / "step-30.png").stat().st_size > 100
+    assert "numbers trained" in (tmp_path / "run" / "README.md").read_text()
+    (counts,) = [e.counts for e in events if isinstance(e, Note) and e.counts]
+    assert 0 < counts["trainable_parameters"] < counts["total_parameters"]
+
+
+@pytest.mark.parametrize("method", ["sara", "paca", "lora", "lt-sft", "id3", "difffit", "spt", "hft"])
+def test_a_stopped_run_goes_on_bit_for_bit(method, animator, pictures, tmp_path):
+    options = {
+        "sara": {"fraction": 0.1}, "id3": {"rounds": 3, "round_steps": 2, "fraction": 0.1}, "hft": {"round_steps": 2},
+        "spt": {"fraction": 0.05, "rank": 1}, "lt-sft": {"fraction": 0.1},
+    }.get(method, {})  # fmt: skip
+    told = config(animator, pictures, method=method, method_options=options, ema_decay=0.9)
+    list(finetune(told, tmp_path / "straight", device="cpu"))
+    run = finetune(told, tmp_path / "bent", device="cpu")
+    for event in run:
+        if isinstance(event, Step) and event.step == 4:
+            run.close()  # as Ctrl-C does
+    assert not (tmp_path / "bent" / "adapter.safetensors").exists()
+    list(finetune(told, tmp_path / "bent", resume=True, device="cpu"))
+    one, two = (load_adapter(tmp_path / n / "adapter.safetensors") for n in ("straight", "bent"))
+    assert one.delta.keys() == two.delta.keys()
+    for name in one.delta:
+        assert torch.equal(one.delta[name], two.delta[name]), name
+
+
+def test_accumulation_and_checkpointing_give_the_losses_of_a_plain_run(model, pictures, tmp_path):
+    def losses(name, **changes):
+        told = config(model, pictures, **SARA, train_batch_size=4, **changes)
+        return [e.losses["loss"] for e in finetune(told, tmp_path / name, device="cpu") if isinstance(e, Step)]
+
+    plain = losses("plain")
+    assert losses("ckpt", gradient_checkpointing=True) == pytest.approx(plain, rel=1e-4)
+    # noise is drawn part by part, so the parts need not be those of the whole; their number is what matters here
+    assert len(losses("parts", gradient_accumulation_steps=2)) == len(plain)
+
+
+def test_the_encoded_pictures_are_used_again(animator, pictures, tmp_path, monkeypatch):
+    from training.finetune.families.animator import Animator
+
+    list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu"))
+
+    def refuse(self, pixels):
+        raise AssertionError("encoded twice")
+
+    monkeypatch.setattr(Animator, "encode", refuse)
+    kinds = [
+        type(e)
+        for e in finetune(
+            config(animator, pictures, **SARA, max_train_steps=7), tmp_path / "run", resume=True, device="cpu"
+        )
+    ]
+    assert Finished in kinds
+
+
+def test_held_out_pictures_are_not_trained_and_are_measured(animator, pictures, tmp_path):
+    told = config(animator, pictures, **SARA, validation_share=0.4, max_train_steps=2)
+    measured = [e.metrics for e in finetune(told, tmp_path / "run", device="cpu") if isinstance(e, Evaluated)]
+    assert measured[-1].keys() == {"validation_loss"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": 3}, "seed"), ({"learning_rate": 0.1}, "learning_rate"),
+        ({"method": "paca", "method_options": {}}, "method"),
+    ],
+)  # fmt: skip
+def test_going_on_with_another_config_is_refused_by_name(change, field, animator, pictures, tmp_path):
+    list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu", time_limit_s=1e-3))
+    with pytest.raises(CheckpointError, match=f"was trained with {field} = "):
+        list(finetune(config(animator, pictures, **{**SARA, **change}), tmp_path / "run", resume=True, device="cpu"))
+
+
+def test_going_on_with_other_pictures_is_refused(animator, pictures, tmp_path):
+    list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu", time_limit_s=1e-3))
+    (pictures / "0.txt").write_text("something else")
+    with pytest.raises(CheckpointError, match="was trained with pictures = "):
+        list(finetune(config(animator, pictures, **SARA), tmp_path / "run", resume=True, device="cpu"))
+
+
+def test_a_loss_that_is_not_a_number_names_the_pictures_and_keeps_the_last_checkpoint(
+    animator, pictures, tmp_path, monkeypatch
+):
+    from training.finetune.families.animator import Animator
+
+    told = config(animator, pictures, **SARA, checkpointing_steps=2)
+    plain = Animator.loss
+    calls = []
+
+    def poisoned(self, *args):
+        calls.append(1)
+        return plain(self, *args) * (float("nan") if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(Animator, "loss", poisoned)
+    with pytest.raises(
+        NotFiniteError, match=r"the batch is of .*\.png, .*\.png; the last checkpoint is .*checkpoint-2"
+    ):
+        list(finetune(told, tmp_path / "run", device="cpu"))
+
+
+def test_a_folder_of_another_run_is_refused(animator, pictures, tmp_path):
+    list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu"))
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu"))
+
+
+def test_events_are_one_json_object_a_line(animator, pictures, tmp_path):
+    list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu"))
+    kinds = [json.loads(line)["event"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert kinds[0] == "note" and kinds[-1] == "finished" and kinds.count("step") == 6

@@ -1,0 +1,142 @@
+"""What a fine-tuning run is asked: the TOML file and the flags of `studio train`."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.config import TrainingConfig
+from training.methods import METHODS, MethodConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataSet(_Section):
+    """One folder of pictures."""
+
+    folder: Path
+    """Pictures, anywhere below it, with captions in .txt files of the same name, metadata.jsonl or metadata.csv."""
+    repeats: int = Field(default=1, ge=1)
+    """How often a picture comes in each pass, beside the other sets."""
+    caption: str = ""
+    """For pictures that have none; by default the folder's name."""
+
+
+class FinetuneConfig(_Section):
+    """A fine-tuning run."""
+
+    model: str = Field(default="mini", min_length=1)
+    """mini, a folder in diffusers layout, or a hub id."""
+    method: str = "sara"
+    """How it is trained, see `studio methods`."""
+    method_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method."""
+    scope: tuple[str, ...] = ()
+    """Where it is trained: attention, feed-forward, norms, convolutions, paths with *; after "!" where it is not."""
+    data: tuple[DataSet, ...] = Field(min_length=1)
+    """The pictures."""
+    resolution: int = Field(default=128, ge=32, le=4096, multiple_of=16)
+    """Pictures are scaled to the area of a square of this side, in their own shape. [px]"""
+    flip: bool = False
+    """Every picture also comes mirrored."""
+    trigger: str = ""
+    """A word that is put before every caption."""
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    """How often the caption is left out, which guidance needs."""
+    validation_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the pictures that is kept out of training and measured."""
+    max_train_steps: int = Field(default=500, ge=1)
+    """Optimizer steps in all."""
+    train_batch_size: int = Field(default=4, ge=1)
+    """Pictures a step, over all processes and accumulation steps."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Parts in which a batch goes through the network: less memory, the same step."""
+    gradient_checkpointing: bool = False
+    """Computes activations twice instead of keeping them: less memory, a third more time."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate; by default the method's."""
+    lr_warmup_steps: int = Field(default=0, ge=0)
+    """Steps in which the rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled decay of the trained numbers."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of an average of the trained numbers, which is then what is saved; 0 saves the last ones."""
+    snr_gamma: float | None = Field(default=None, gt=0)
+    """Min-SNR weighting (arXiv 2303.09556), 5 as a rule; only for models that predict noise or v."""
+    mixed_precision: Literal["bf16", "fp32"] = "bf16"
+    """Autocast type."""
+    seed: int = Field(default=0, ge=0)
+    """Every draw of the run follows from it."""
+    checkpointing_steps: int = Field(default=250, ge=1)
+    """Steps between checkpoints."""
+    checkpoints_total_limit: int = Field(default=2, ge=1)
+    """How many checkpoints stay."""
+    validation_steps: int = Field(default=250, ge=1)
+    """Steps between measurements and samples."""
+    validation_prompts: tuple[str, ...] = ()
+    """What samples show; by default the first captions."""
+    adapter_dtype: Literal["bf16", "fp32"] = "bf16"
+    """Values in the adapter file."""
+
+    def tuning(self) -> MethodConfig:
+        """The method with its options.
+
+        Raises:
+            ValueError: there is no such method or option.
+        """
+        return METHODS[self.method].model_validate(self._with_half())
+
+    def _with_half(self) -> dict[str, Any]:
+        """The options, with what the paper does halfway set to half of this run."""
+        options = dict(self.method_options)
+        for name in ("reselect_step", "select_step"):
+            if name in METHODS[self.method].model_fields and options.get(name) is None and self.max_train_steps > 1:
+                options[name] = self.max_train_steps // 2
+        return options
+
+    def loop(self, learning_rate: float) -> TrainingConfig:
+        """What the training loop is told."""
+        return TrainingConfig(
+            steps=self.max_train_steps, batch_size=self.train_batch_size, learning_rate=learning_rate,
+            gradient_accumulation_steps=self.gradient_accumulation_steps, warmup_steps=self.lr_warmup_steps,
+            weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, ema_decay=self.ema_decay,
+            precision=self.mixed_precision, seed=self.seed, checkpoint_every=self.checkpointing_steps,
+            keep_checkpoints=self.checkpoints_total_limit, evaluate_every=self.validation_steps,
+        )  # fmt: skip
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a TOML file; folders in it are relative to it.
+
+    Raises:
+        ValueError: it cannot be read as TOML.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as TOML: {error}") from error
+    sets = values.get("data")
+    for data in sets if isinstance(sets, list) else ():
+        if isinstance(data, dict) and isinstance(data.get("folder"), str):
+            data["folder"] = str(path.parent / data["folder"])
+    return values
+
+
+def set_value(values: dict[str, Any], name: str, value: Any) -> None:
+    """Sets a.b = value in nested tables.
+
+    Raises:
+        ValueError: a part of the name is no table.
+    """
+    *tables, last = name.split(".")
+    here: Any = values
+    for table in tables:
+        here = here.setdefault(table, {})
+        if not isinstance(here, dict):
+            raise ValueError(f"{name}: {table} is not a table")
+    here[last] = value

@@ -1,0 +1,93 @@
+"""How pictures and captions become a loss, for one kind of diffusers pipeline. The rest is the same for all."""
+
+import abc
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from models.loading import check_folder
+from models.quiet import quiet_loading
+from pose.registry import Registry
+
+
+class Family(abc.ABC):
+    """A pipeline with one network that is trained and parts that only encode and decode."""
+
+    about: ClassVar[str]
+    """One line for the docs."""
+    component: ClassVar[str]
+    """The pipeline's part that is trained."""
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.pipeline: Any = pipeline
+        self.pipeline.set_progress_bar_config(disable=True)
+        for part in self.pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.eval().requires_grad_(False)
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        found: nn.Module = getattr(self.pipeline, self.component)
+        return found
+
+    @property
+    @abc.abstractmethod
+    def multiple(self) -> int:
+        """What a picture's sides must be a multiple of. [px]"""
+
+    @abc.abstractmethod
+    def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
+        """What the loss needs of a picture (one frame) or clip, in -1..1; without a batch dimension."""
+
+    @abc.abstractmethod
+    def embed(self, caption: str) -> dict[str, Tensor]:
+        """What the loss needs of a caption; without a batch dimension."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+        generator: torch.Generator,
+        snr_gamma: float | None,
+    ) -> Float[Tensor, "batch"]:
+        """The denoising loss of every sample, at noise levels of the generator."""
+
+    @abc.abstractmethod
+    def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:
+        """A picture of the prompt, (width, height) px."""
+
+    def to(self, device: torch.device) -> None:
+        """Moves all parts."""
+        self.pipeline.to(device)
+
+
+FAMILIES: Final[Registry[type[Family]]] = Registry("pipeline class")
+"""By the class name in a model folder's model_index.json."""
+
+
+def open_family(folder: Path) -> Family:
+    """Loads a model folder in float32.
+
+    Raises:
+        ValueError: its kind of pipeline cannot be fine-tuned here.
+    """
+    check_folder(folder, pipeline=None)
+    name = DiffusionPipeline.load_config(str(folder))["_class_name"]
+    if name not in FAMILIES:
+        raise ValueError(f"{folder} is a {name}, which cannot be fine-tuned here yet; known are {', '.join(FAMILIES)}")
+    kind: Any = getattr(diffusers, name)  # ours is there as well, see `models.pipeline`
+    try:
+        with quiet_loading():
+            pipeline = kind.from_pretrained(
+                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
+            )
+    except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"model folder {folder} could not be loaded: {error}") from error
+    return FAMILIES[name](pipeline)
