@@ -158,6 +158,8 @@ def train(
                 if not all(math.isfinite(v) for v in values.values()):
                     raise NotFiniteError(_not_finite(step, f"the losses are {values}{_names(batch)}", run))
                 accelerator.backward(losses["loss"] / config.gradient_accumulation_steps)
+            if several:
+                values = _mean(values, accelerator)
             if several and not trained.wrapped:
                 for parameter in names.values():
                     if parameter.grad is not None:
@@ -235,6 +237,12 @@ def _agree(stop: str | None, accelerator: Accelerator) -> str | None:
         return stop
     flag = broadcast(torch.tensor([stop is not None], dtype=torch.uint8, device=accelerator.device))
     return (stop or "the main process stopped") if bool(flag) else None
+
+
+def _mean(values: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """The mean over all processes: each has seen its share of the batch alone."""
+    flat = torch.tensor(list(values.values()), device=accelerator.device)
+    return dict(zip(values, accelerator.reduce(flat, "mean").tolist(), strict=True))
 
 
 def _not_finite(step: int, what: str, run: Path) -> str:

@@ -120,6 +120,8 @@ def read_config(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} cannot be read as TOML: {error}") from error
+    if "finetune" in values:  # the config of a run's folder, whose folders are as they were given
+        return dict(values["finetune"])
     sets = values.get("data")
     for data in sets if isinstance(sets, list) else ():
         if isinstance(data, dict) and isinstance(data.get("folder"), str):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import Order, Picture, load_pixels
-from training.finetune.families import Family
+from training.finetune.families import Draws, Family, draw
 from training.tasks import Task
 
 MEASURED, SAMPLES = 16, 4
@@ -24,6 +24,7 @@ class Batch:
 
     encoded: dict[str, Tensor]
     embedded: dict[str, Tensor]
+    draws: Draws
     files: tuple[str, ...]
     """Where they came from, for the message when something is wrong with them."""
 
@@ -53,16 +54,19 @@ class FinetuneLearner(nn.Module):
         return next(self.network.parameters()).device
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Batch:
-        """Takes pictures `first` .. `first + count` of the stream."""
+        """Takes pictures `first` .. `first + count` of the stream; their draws follow from their place in it alone."""
         views = [self._views[k] for k in self._order.take(first, count)]
-        dropped = torch.rand(count, generator=generator) < self.config.caption_dropout
-        return self._batch(views, ["" if drop else p.caption for (p, _), drop in zip(views, dropped, strict=True)])
+        seeds = [_mixed(self.config.seed, first + k) for k in range(count)]
+        chance = [float(torch.rand((), generator=torch.Generator().manual_seed(seed + 1))) for seed in seeds]
+        drop = self.config.caption_dropout
+        captions = ["" if c < drop else p.caption for (p, _), c in zip(views, chance, strict=True)]
+        return self._batch(views, captions, seeds)
 
-    def _batch(self, views: Sequence[tuple[Picture, bool]], captions: Sequence[str]) -> Batch:
-        encoded = [self._encode(picture, mirrored) for picture, mirrored in views]
-        embedded = [self._embed(caption) for caption in captions]
+    def _batch(self, views: Sequence[tuple[Picture, bool]], captions: Sequence[str], seeds: Sequence[int]) -> Batch:
+        encoded = _stack([self._encode(picture, mirrored) for picture, mirrored in views], self._device)
         return Batch(
-            encoded=_stack(encoded, self._device), embedded=_stack(embedded, self._device),
+            encoded=encoded, embedded=_stack([self._embed(caption) for caption in captions], self._device),
+            draws=draw(encoded["latents"].shape[1:], seeds, self._device),
             files=tuple(str(picture.path) for picture, _ in views),
         )  # fmt: skip
 
@@ -76,14 +80,14 @@ class FinetuneLearner(nn.Module):
 
     def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """The family's denoising loss, mean over the batch."""
-        each = self._family.loss(batch.encoded, batch.embedded, generator, self.config.snr_gamma)
+        each = self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma)
         return {"loss": each.mean()}
 
     def losses(self) -> Iterable[Float[Tensor, ""]]:
         """Losses of a few batches, for a method that chooses by gradients."""
         size = self.config.train_batch_size
         for k in range(8):
-            generator = torch.Generator().manual_seed(k)
+            generator = torch.Generator()
             yield self(self.batch(self.tasks[0], k * size, size, generator), self.tasks[0], generator)["loss"]
 
     @torch.no_grad()
@@ -93,11 +97,9 @@ class FinetuneLearner(nn.Module):
         pictures = (self._held_out or [p for p, _ in self._views])[:MEASURED]
         found = []
         for number, picture in enumerate(pictures):
-            batch = self._batch([(picture, False)], [picture.caption])
             # several noise levels a picture, or the mean would be one of luck
-            for k in range(4):
-                generator = torch.Generator().manual_seed(number * 4 + k)
-                found.append(float(self(batch, self.tasks[0], generator)["loss"]))
+            batch = self._batch([(picture, False)] * 4, [picture.caption] * 4, [number * 4 + k for k in range(4)])
+            found.append(float(self(batch, self.tasks[0], torch.Generator())["loss"]))
         prompts = self.config.validation_prompts or [self._told(p.caption) for p in pictures]
         size = pictures[0].size
         self.samples = [
@@ -108,6 +110,11 @@ class FinetuneLearner(nn.Module):
 
     def _told(self, caption: str) -> str:
         return f"{self.config.trigger} {caption}".strip()
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A seed of its own for every sample of the stream."""
+    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9) % (1 << 62)
 
 
 def _stack(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from models.codecs import decode_latents, encode_latents
 from models.conditioning import Conditioning, predict_velocity
 from models.dit import AnimateXTransformer3DModel
-from models.flow import add_noise, sample_sigmas, velocity_target
+from models.flow import add_noise, shift_sigmas, velocity_target
 from pose.media import to_uint8
-from training.finetune.families.base import FAMILIES, Family
+from training.finetune.families.base import FAMILIES, Draws, Family
 
 STEPS, GUIDANCE = 20, 2.0
 """Of a sample."""
@@ -55,7 +55,7 @@ class Animator(Family):
         self,
         encoded: dict[str, Tensor],
         embedded: dict[str, Tensor],
-        generator: torch.Generator,
+        draws: Draws,
         snr_gamma: float | None,
     ) -> Float[Tensor, "batch"]:
         """Squared error of the velocity.
@@ -66,9 +66,9 @@ class Animator(Family):
         if snr_gamma is not None:
             raise ValueError("snr_gamma is for models that predict noise or v; this one is trained by flow matching")
         latents = encoded["latents"]
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        shift = float(self.pipeline.scheduler.config.get("shift", 1.0))
-        sigmas = sample_sigmas(len(latents), shift=shift, generator=generator, density="logit_normal").to(latents)
+        noise = draws.noise
+        # as the animator itself was trained, see `training.recipes.animator`
+        sigmas = shift_sigmas(draws.normal.sigmoid(), float(self.pipeline.scheduler.config.get("shift", 1.0)))
         told = self._told(latents, embedded["tokens"])
         velocity = predict_velocity(self.network, add_noise(latents, noise, sigmas), sigmas * 1000, told)
         return F.mse_loss(velocity.float(), velocity_target(latents, noise), reduction="none").flatten(1).mean(1)

@@ -1,6 +1,8 @@
 """How pictures and captions become a loss, for one kind of diffusers pipeline. The rest is the same for all."""
 
 import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -13,6 +15,37 @@ from torch import Tensor, nn
 from models.loading import check_folder
 from models.quiet import quiet_loading
 from pose.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """The random numbers of a batch, each sample's from a generator of its own.
+
+    So a sample meets the same noise in whatever process, part of a batch or resumed run it is seen.
+    """
+
+    noise: Float[Tensor, "batch ..."]
+    """Standard normal, as large as the latents."""
+    uniform: Float[Tensor, "batch"]
+    """In 0..1, for noise levels."""
+    normal: Float[Tensor, "batch"]
+    """Standard normal, for noise levels."""
+
+
+def draw(shape: torch.Size, seeds: Sequence[int], device: torch.device) -> Draws:
+    """Draws for samples of one shape, on the CPU, so that every device has the same."""
+    rows = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        rows.append(
+            (
+                torch.rand((), generator=generator),
+                torch.randn((), generator=generator),
+                torch.randn(shape, generator=generator),
+            )
+        )
+    uniform, normal, noise = (torch.stack(parts).to(device) for parts in zip(*rows, strict=True))
+    return Draws(noise=noise, uniform=uniform, normal=normal)
 
 
 class Family(abc.ABC):
@@ -43,7 +76,8 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
-        """What the loss needs of a picture (one frame) or clip, in -1..1; without a batch dimension."""
+        """What the loss needs of a picture (one frame) or clip, in -1..1; without a batch dimension. "latents" is what
+        gets noise."""
 
     @abc.abstractmethod
     def embed(self, caption: str) -> dict[str, Tensor]:
@@ -54,10 +88,10 @@ class Family(abc.ABC):
         self,
         encoded: dict[str, Tensor],
         embedded: dict[str, Tensor],
-        generator: torch.Generator,
+        draws: Draws,
         snr_gamma: float | None,
     ) -> Float[Tensor, "batch"]:
-        """The denoising loss of every sample, at noise levels of the generator."""
+        """The denoising loss of every sample."""
 
     @abc.abstractmethod
     def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:

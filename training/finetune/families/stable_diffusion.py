@@ -10,7 +10,7 @@ from diffusers.training_utils import compute_snr
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from training.finetune.families.base import FAMILIES, Family
+from training.finetune.families.base import FAMILIES, Draws, Family
 
 
 @FAMILIES.register("StableDiffusionPipeline")
@@ -47,14 +47,13 @@ class StableDiffusion(Family):
         self,
         encoded: dict[str, Tensor],
         embedded: dict[str, Tensor],
-        generator: torch.Generator,
+        draws: Draws,
         snr_gamma: float | None,
     ) -> Float[Tensor, "batch"]:
         """Squared error of what the U-Net predicts, weighted by min-SNR where asked."""
         latents = encoded["latents"]
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        last = self._noise.config["num_train_timesteps"]
-        steps = torch.randint(0, last, (len(latents),), generator=generator).to(latents.device)
+        noise = draws.noise
+        steps = (draws.uniform * self._noise.config["num_train_timesteps"]).long()
         noisy = self._noise.add_noise(latents, noise, steps)
         predicted = self.network(noisy, steps, encoder_hidden_states=embedded["tokens"]).sample
         kind = self._noise.config["prediction_type"]
