@@ -36,8 +36,10 @@ def contact_sheet(
         top = row * (cell_height + _LABEL_PX + _MARGIN_PX) + _MARGIN_PX
         for column, pick in enumerate(picks if len(frames) > 1 else [0]):
             left = column * (cell_width + _MARGIN_PX) + _MARGIN_PX
-            label = f"{name}  {pick / fps:.2f} s" if len(frames) > 1 else name
-            pen.text((left + 1, top + 1), label, fill=(200, 200, 205))
+            if not column:
+                pen.text((left + 1, top + 1), name, fill=(200, 200, 205))
+            else:  # on the right, so that a long name may run into the second cell
+                pen.text((left + cell_width - 1, top + 1), f"{pick / fps:.2f} s", fill=(200, 200, 205), anchor="ra")
             picture = Image.fromarray(frames[min(pick, len(frames) - 1)].cpu().numpy())
             sheet.paste(picture.resize((cell_width, cell_height), Image.Resampling.NEAREST), (left, top + _LABEL_PX))
     return np.asarray(sheet)

@@ -115,8 +115,8 @@ def animated(
     *,
     explicit: bool = True,
     implicit: bool = True,
-    steps: int = 12,
-    guidance: float = 1.5,
+    steps: int = 6,
+    guidance: float = 1.0,
     seed: int = 0,
 ) -> Method:
     """The animator, with or without its indicators; without both it has no pose at all."""
@@ -242,8 +242,8 @@ def rows(
     settings: Sequence[Setting],
     count: int,
     *,
-    steps: int = 12,
-    guidance: float = 1.5,
+    steps: int = 6,
+    guidance: float = 1.0,
     on_start: Callable[[Setting, str, int], None] = lambda s, m, n: None,
     on_clips: Callable[[int], None] = lambda n: None,
 ) -> Iterator[tuple[Row, Suite, Tensor]]:

@@ -161,7 +161,7 @@ class AnimatorLearner(nn.Module):
             num_frames=self.config.num_frames,
             fps=12.0,
             num_inference_steps=20,
-            guidance_scale=2.0,
+            guidance_scale=1.5,
         )
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Samples:
