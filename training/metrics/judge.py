@@ -27,19 +27,23 @@ class Judge:
     @torch.no_grad()
     def features(self, video: Float[Tensor, "batch frames 3 height width"]) -> Float[Tensor, "batch frames dim"]:
         """Pooled mini-CLIP features of every frame, of unit length."""
-        batch = video.shape[0]
-        pooled = self.image(rearrange(video, "b f c h w -> (b f) c h w") * 2 - 1).pooled.float()
-        return rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
+        batch, frames = video.shape[:2]
+        seen = video[:, :1] if _still(video) else video
+        with torch.autocast(video.device.type, dtype=torch.bfloat16):
+            pooled = self.image(rearrange(seen, "b f c h w -> (b f) c h w") * 2 - 1).pooled.float()
+        found = rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
+        return found.expand(-1, frames, -1)
 
     def keypoints(self, video: Float[Tensor, "frames 3 height width"]) -> tuple[Tensor, Tensor]:
         """Joints (frames, 18, 2) in px and confidences (frames, 18); nobody found gives zeros."""
-        found = detect_all(self.detector, list(to_uint8(video)))
+        seen = video[:1] if _still(video[None]) else video
+        found = detect_all(self.detector, list(to_uint8(seen)))
         best = [max(people, key=lambda p: p.score) if people else None for people in found]
         xy = torch.stack([torch.zeros(18, 2) if p is None else torch.as_tensor(p.xy).float() for p in best])
         confidence = torch.stack(
             [torch.zeros(18) if p is None else torch.as_tensor(p.confidence).float() for p in best]
         )
-        return xy, confidence
+        return xy.expand(len(video), -1, -1), confidence.expand(len(video), -1)
 
     @torch.no_grad()
     def dynamic(self, features: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch"]:
@@ -49,6 +53,11 @@ class Judge:
             [F.normalize(self.text.pooled(list(DYNAMIC_WORDS[n])).float(), dim=-1).mean(0) for n in names]
         )
         return (features.mean(1) @ words.T).argmax(1)
+
+
+def _still(video: Float[Tensor, "batch frames 3 height width"]) -> bool:
+    """Tells whether nothing moves, as when the reference is repeated: one frame is enough to look at."""
+    return bool((video == video[:, :1]).all())
 
 
 def open_judge(mini: Path, detector: PoseDetector, *, device: torch.device | str = "cpu") -> Judge:
