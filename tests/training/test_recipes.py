@@ -153,9 +153,9 @@ def test_clip_exports_two_towers_that_load(tmp_path):
     assert text.encode(["a red blob"]).isfinite().all()
     assert vision(torch.zeros(1, 3, 128, 128)).pooled.shape == (1, 128)
 
-    from training.recipes.run import make_recipe
+    from training.recipes.run import make_recipe, mini_folder
 
-    on = make_recipe("mini-clip", {"start_from": str(tmp_path / "mini")}).build(tmp_path)
+    on = make_recipe("mini-clip", {"start_from": str(tmp_path / "mini")}).build(mini_folder())
     again = OpenCLIPVisionEncoder.from_pretrained(tmp_path / "mini" / "image_encoder", torch_dtype=torch.float32)
     torch.testing.assert_close(dict(on.model.visual.state_dict()), dict(again.tower.state_dict()))
 
