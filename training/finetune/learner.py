@@ -75,7 +75,7 @@ class FinetuneLearner(nn.Module):
         return self._cache.get(key, lambda: self._family.encode(load_pixels(picture, mirrored=mirrored)))
 
     def _embed(self, caption: str) -> dict[str, Tensor]:
-        told = f"{self.config.trigger} {caption}".strip() if caption else ""
+        told = self._told(caption) if caption else ""
         return self._cache.get(f"caption {self._encoders} {told}", lambda: self._family.embed(told))
 
     def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from training.methods.base import METHODS, Losses
 from training.methods.calibration import gradient_scores
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.scope import Scope
-from training.methods.selection import Score, choose
+from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered
 
 
@@ -85,13 +85,9 @@ class ID3Tuner(InPlaceTuner):
             found[name].view(-1)[index] = 0  # never again: the score of nothing
         left = sum(len(index) for index in taken.values())
         budget = max(1, round(self._config.fraction * self._total / self._config.rounds))
-        scores: dict[str, Score] = {name: _as_score(score) for name, score in found.items()}
+        scores = {name: fixed(score) for name, score in found.items()}
         chosen = choose(scores, min(budget, self._total - left), largest=True)
         return {name: index for name, index in chosen.items() if len(index)}
 
     def _rule(self, weight: Tensor, grad: Tensor) -> Tensor:
         return grad.abs() / (weight.abs() + self._config.epsilon) ** self._config.exponent
-
-
-def _as_score(score: Tensor) -> Score:
-    return lambda: score

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from training.methods.base import METHODS, Losses, MethodConfig, ParamGroup, Tun
 from training.methods.inplace import InPlaceTuner
 from training.methods.partial import PartialTuner
 from training.methods.scope import Scope
-from training.methods.selection import Score, choose
+from training.methods.selection import choose, magnitude
 from training.methods.supports import Scattered
 
 
@@ -57,7 +56,7 @@ class LTSFTTuner(Tuner):
         if step != self._config.select_step or not isinstance(self._inner, PartialTuner):
             return changed
         full = self._inner
-        moved = {name: _distance(change) for name, change in full.delta().items()}
+        moved = {name: magnitude(change) for name, change in full.delta().items()}
         total = sum(p.numel() for p in full.trained.values())
         index = choose(moved, max(1, round(self._config.fraction * total)), largest=True)
         shapes = {name: full.trained[name].shape for name in index}
@@ -102,10 +101,3 @@ class LTSFTTuner(Tuner):
     def unload(self) -> None:
         """Takes the change out."""
         self._inner.unload()
-
-
-def _distance(change: Tensor) -> Score:
-    def score() -> Float[Tensor, "..."]:
-        return change.abs()
-
-    return score

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.methods.base import METHODS, Losses, Tuner
 from training.methods.inplace import InPlaceMethod, InPlaceTuner, Piece
 from training.methods.scope import Scope
-from training.methods.selection import Score, choose
+from training.methods.selection import choose, magnitude
 from training.methods.supports import Scattered
 
 SIGMA_ROOT_2 = 0.0387
@@ -72,7 +72,7 @@ class SaRA(InPlaceMethod):
         total = sum(p.numel() for p in tensors.values())
         if not total:
             raise ValueError("there is nothing to train in the scope")
-        scores = {name: _magnitude(p) for name, p in tensors.items()}
+        scores = {name: magnitude(p) for name, p in tensors.items()}
         if self.threshold is not None:
             count = sum(int((make() < self.threshold).sum()) for make in scores.values())
             if not count:
@@ -89,10 +89,6 @@ class SaRA(InPlaceMethod):
         """The paper's, by fraction."""
         assert isinstance(tuner, SaRATuner)
         return learning_rate_of(tuner.fraction)
-
-
-def _magnitude(parameter: Tensor) -> Score:
-    return lambda: parameter.detach().cpu().float().abs()
 
 
 class SaRATuner(InPlaceTuner):
@@ -173,7 +169,7 @@ def nuclear_direction(piece: Piece, values: Float[Tensor, "count"]) -> Float[Ten
 def matrix_sign(matrix: Float[Tensor, "rows columns"], steps: int = 24) -> Float[Tensor, "rows columns"]:
     """U V^T of U S V^T, without a decomposition: Newton-Schulz, in the matrix's type.
 
-    Cubic steps x (15 - 10 x^2 + 3 x^4) / 8 of order three, which never overshoot; singular values below about
+    Quintic steps x (15 - 10 x^2 + 3 x^4) / 8 of order three, which never overshoot; singular values below about
     1e-6 of the largest do not arrive.
     """
     tall = matrix.shape[0] > matrix.shape[1]

@@ -10,6 +10,16 @@ Score = Callable[[], Float[Tensor, "..."]]
 """Makes the scores of one tensor, none negative; made anew on every pass, so that only one tensor's exist at a time."""
 
 
+def fixed(score: Float[Tensor, "..."]) -> Score:
+    """Scores that are there already."""
+    return lambda: score
+
+
+def magnitude(tensor: Float[Tensor, "..."]) -> Score:
+    """|x|, in float32 on the CPU, so that every machine chooses alike."""
+    return lambda: tensor.detach().cpu().float().abs()
+
+
 def kth_smallest(scores: Iterable[Score], k: int) -> float:
     """The k-th smallest of all scores (k from 1).
 

@@ -3,7 +3,6 @@
 The kinds of SHiRA (arXiv 2406.13175), Super-Tuning (arXiv 2607.09287), PaFi and FISH (Fisher) are choices here.
 """
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from training.methods.base import METHODS, Losses
 from training.methods.calibration import fisher, gradient_scores, snip
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.scope import Scope
-from training.methods.selection import Score, choose
+from training.methods.selection import Score, choose, fixed, magnitude
 from training.methods.supports import Columns, Rows, Scattered, Support
 
 Selector = Literal["smallest", "largest", "random", "snip", "fisher"]
@@ -71,7 +70,7 @@ class Sparse(InPlaceMethod):
         self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None
     ) -> dict[str, Score]:
         if self.selector in ("smallest", "largest"):
-            return {n: _fixed(lambda p: p.detach().cpu().float().abs(), p) for n, p in tensors.items()}
+            return {n: magnitude(p) for n, p in tensors.items()}
         if self.selector == "random":
             seeds = {n: int(torch.randint(1 << 62, (), generator=rng)) for n in tensors}
             return {n: _random(p.shape, seeds[n]) for n, p in tensors.items()}
@@ -79,7 +78,7 @@ class Sparse(InPlaceMethod):
             raise ValueError(f"selector {self.selector} chooses by gradients and needs losses of a few batches")
         by = snip if self.selector == "snip" else fisher
         found = gradient_scores(model, tensors, losses, by)
-        return {n: _fixed(lambda s: s, score) for n, score in found.items()}
+        return {n: fixed(score) for n, score in found.items()}
 
     def _grouped(self, score: Score) -> Score:
         """Scores of rows, columns or blocks: the mean over their numbers, in place of each number's."""
@@ -103,10 +102,6 @@ class Sparse(InPlaceMethod):
 def _module(model: nn.Module, name: str, attribute: str, default: int) -> int:
     found: int = getattr(model.get_submodule(name.rpartition(".")[0]), attribute, default)
     return found
-
-
-def _fixed(rule: Callable[[Tensor], Tensor], tensor: Tensor) -> Score:
-    return lambda: rule(tensor)
 
 
 def _random(shape: torch.Size, seed: int) -> Score:

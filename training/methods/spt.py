@@ -12,7 +12,7 @@ from training.methods.calibration import fisher, gradient_scores
 from training.methods.inplace import InPlaceTuner, read_delta
 from training.methods.peft_methods import LoRA, PeftTuner
 from training.methods.scope import Scope
-from training.methods.selection import Score, choose
+from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered, Support
 
 
@@ -43,7 +43,7 @@ class SPT(MethodConfig):
         if not tensors:
             raise ValueError("there is nothing to train in the scope")
         found = gradient_scores(model, tensors, losses, fisher)
-        scores: dict[str, Score] = {n: _as_score(s) for n, s in found.items()}
+        scores = {n: fixed(s) for n, s in found.items()}
         total = sum(p.numel() for p in tensors.values())
         index = choose(scores, max(1, round(self.fraction * total)), largest=True)
         supports: dict[str, Support] = {}
@@ -69,10 +69,6 @@ class SPT(MethodConfig):
         tuner = SPTTuner(model, supports, tuple(thin), LoRA(rank=self.rank), torch.Generator().manual_seed(0))
         tuner.load(delta)
         return tuner
-
-
-def _as_score(score: Tensor) -> Score:
-    return lambda: score
 
 
 class SPTTuner(Tuner):
