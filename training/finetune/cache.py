@@ -37,7 +37,8 @@ class Cache:
             return load_file(path)
         except (FileNotFoundError, NotADirectoryError, SafetensorError):
             pass
-        made = {n: t.detach().cpu().contiguous() for n, t in make().items()}
+        # clones: safetensors refuses tensors that share memory
+        made = {n: t.detach().cpu().contiguous().clone() for n, t in make().items()}
         # a name that no other process has, on this machine or another one that shares the folder
         staged = path.with_name(f".{name}.{uuid.uuid4().hex}.tmp")
         try:
