@@ -57,12 +57,12 @@ def finetune(
         )
     family = open_family(folder)
     cache = Cache(config.cache_dir or run / "cache")
-    found = gather(config, family, cache)
-    samples, held_out = split(found.samples, config.validation_share)
     network = family.network
     base = weights_hash(network)
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     scope = find_scope(network, config.scope)
+    found = gather(config, family, cache)
+    samples, held_out = split(found.samples, config.validation_share)
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()  # type: ignore[operator]
     learner = FinetuneLearner(family, samples, held_out, config, cache)
