@@ -158,9 +158,13 @@ class Animator(Family):
         if rngs:
             pairs = zip(found, rngs, strict=True)
             driving = [augment_poses(pose, self._bodies, BENT, rng)[0] for pose, rng in pairs]
-        skeletons = draw_skeletons(driving, references, found, size=size, device=told.reference.device)
-        ipi = self.pipeline.ipi if "motion" in encoded else None
-        return with_poses(told, skeletons, encoded.get("motion"), self.pipeline.epi, ipi)
+        # the indicators may have been moved to main memory, where the memory ladder puts what is not trained
+        own, device = self.pipeline.epi.device, told.reference.device
+        skeletons = draw_skeletons(driving, references, found, size=size, device=own)
+        seen = encoded["motion"].to(own) if "motion" in encoded else None
+        told = with_poses(told, skeletons, seen, self.pipeline.epi, self.pipeline.ipi)
+        parts = ("explicit", "reference_pose", "implicit")
+        return replace(told, **{name: part.to(device) for name in parts if (part := getattr(told, name)) is not None})
 
     @cached_property
     def _bodies(self) -> list[PoseSequence]:
