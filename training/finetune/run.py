@@ -24,6 +24,7 @@ from training.finetune.learner import FinetuneLearner
 from training.loop import train
 from training.methods import Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
+from training.methods.sizing import at_share
 from training.run_folder import stopper
 from training.toml import dump_toml
 from training.trained import Tuned
@@ -60,6 +61,8 @@ def finetune(
     base = weights_hash(network)
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     scope = find_scope(network, config.scope)
+    if config.trainable_share is not None:
+        method = at_share(method, network, scope, config.trainable_share)
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()  # type: ignore[operator]
     learner = FinetuneLearner(family, pictures, held_out, config, Cache(run / "cache"))
