@@ -26,16 +26,24 @@ FIRST_SEED: Final = 1000
 """Of the samples that are scored; those that a run makes on the way begin at 0."""
 
 
+MEANINGS: Final = {
+    "kd": f"kernel distance of the samples to the real pictures (held-out ones where there are {ENOUGH}); less is nearer",
+    "kd-real": "kernel distance of the trained pictures to the held-out ones: what no model gets below",
+    "identity": "mean cosine of a sample to the real pictures of its caption",
+    "retrieval": "share of the samples whose nearest real picture has their caption",
+    "drift": "1 - cosine of what the model makes of unrelated prompts to what it made of them before; less is better",
+    "nearest": "mean cosine of a sample to the nearest trained picture",
+    "nearest-held-out": "the same of held-out pictures: what it is without any copying",
+}
+"""The scores by name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One number, with all that its value depends on."""
 
     name: str
-    """kd: kernel distance of the samples to the real pictures (held-out ones where there are 50), less is nearer; kd-real: of the trained pictures to the
-    held-out ones, what no model gets below. identity: mean cosine of a sample to the real pictures of its caption.
-    retrieval: share of samples whose nearest real picture has their caption. drift: 1 - cosine of what the model makes
-    of unrelated prompts to what it made of them before. nearest: mean cosine of a sample to the nearest trained picture;
-    nearest-held-out: the same of held-out pictures, what it is without any copying."""
+    """One of `MEANINGS`."""
     features: str
     """The space that it was measured in."""
     samples: int
@@ -117,7 +125,7 @@ def compare_features(
     *, made: Float[Tensor, "n dim"], asked: Sequence[str], real: Float[Tensor, "m dim"], captions: Sequence[str],
     trained: Float[Tensor, "k dim"], held_out: Float[Tensor, "h dim"] | None,
 ) -> dict[str, float]:  # fmt: skip
-    """Scores of generated pictures by their features of unit length, by the names of `Score`.
+    """Scores of generated pictures by their features of unit length, by the names of `MEANINGS`.
 
     Args:
         asked: the captions that the generated pictures were made of.

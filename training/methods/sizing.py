@@ -1,5 +1,7 @@
 """Methods of equal size: the option of each that trains nearest to a share of the network."""
 
+from typing import Any
+
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -28,7 +30,7 @@ def at_share(config: MethodConfig, model: nn.Module, scope: Scope, share: float)
         within = sum(p.numel() for name, p in model.named_parameters() if scope.holds(name))
         fraction = min(1.0, share * total / max(1, within))
         # SaRA's other two ways of saying it would contradict
-        others = {n: None for n in ("threshold", "budget") if n in type(config).model_fields}
+        others: dict[str, Any] = {n: None for n in ("threshold", "budget") if n in type(config).model_fields}
         return config.model_copy(update={**others, "fraction": fraction})
     return _at_count(config, model, scope, option, round(share * total))
 
