@@ -139,6 +139,17 @@ Losses = Callable[[], Iterable[Float[Tensor, ""]]]
 """Gives losses of a few batches, each with its graph: what a method looks at that chooses by gradients."""
 
 
+def needed(losses: Losses | None, who: str) -> Losses:
+    """The losses, for a method that cannot do without.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if losses is None:
+        raise ValueError(f"{who} chooses by gradients and needs losses of a few batches")
+    return losses
+
+
 class MethodConfig(BaseModel, abc.ABC):
     """The options of a method."""
 

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses
+from training.methods.base import METHODS, Losses, needed
 from training.methods.calibration import gradient_scores
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered
 
@@ -44,12 +44,7 @@ class ID3(InPlaceMethod):
         The paper looks at the gradients of every step, which costs a dense gradient of all weights each time; here a
         few batches are looked at in every round.
         """
-        if losses is None:
-            raise ValueError("id3 chooses by gradients and needs losses of a few batches")
-        names = [n for n, _ in model.named_parameters() if scope.holds(n)]
-        if not names:
-            raise ValueError("there is nothing to train in the scope")
-        return ID3Tuner(model, names, self, losses)
+        return ID3Tuner(model, list(parameters_in(model, scope)), self, needed(losses, "id3"))
 
 
 class ID3Tuner(InPlaceTuner):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, Tuner
 from training.methods.inplace import InPlaceMethod, InPlaceTuner, Piece
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, magnitude
 from training.methods.supports import Scattered
 
@@ -69,10 +69,8 @@ class SaRA(InPlaceMethod):
 
     def attach(self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None) -> "SaRATuner":
         """Chooses by magnitude, computed in float32 on the CPU so that every machine chooses alike."""
-        tensors = {name: p for name, p in model.named_parameters() if scope.holds(name)}
+        tensors = parameters_in(model, scope)
         total = sum(p.numel() for p in tensors.values())
-        if not total:
-            raise ValueError("there is nothing to train in the scope")
         scores = {name: magnitude(p) for name, p in tensors.items()}
         if self.threshold is not None:
             count = sum(int((make() < self.threshold).sum()) for make in scores.values())

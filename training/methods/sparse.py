@@ -10,10 +10,10 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses
+from training.methods.base import METHODS, Losses, needed
 from training.methods.calibration import fisher, gradient_scores, snip
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import Score, choose, fixed, magnitude
 from training.methods.supports import Columns, Rows, Scattered, Support
 
@@ -50,12 +50,12 @@ class Sparse(InPlaceMethod):
         self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None
     ) -> InPlaceTuner:
         """Scores every number in the scope, sums the scores of a structure, and chooses."""
-        tensors = {n: p for n, p in model.named_parameters() if scope.holds(n)}
+        tensors = parameters_in(model, scope)
         if self.structure != "single":
             # a vector has no rows, and a grouped filter's columns are not input channels
             tensors = {n: p for n, p in tensors.items() if p.ndim > 1 and _module(model, n, "groups", 1) == 1}
-        if not tensors:
-            raise ValueError("there is nothing to train in the scope")
+            if not tensors:
+                raise ValueError(f"no tensor in the scope has {self.structure}")
         scores = self._scores(model, tensors, rng, losses)
         scores = {n: self._grouped(score) for n, score in scores.items()}
         sets = [{n: s} for n, s in scores.items()] if self.per_tensor else [scores]
@@ -75,8 +75,7 @@ class Sparse(InPlaceMethod):
         if self.selector == "random":
             seeds = {n: int(torch.randint(1 << 62, (), generator=rng)) for n in tensors}
             return {n: _random(p.shape, seeds[n]) for n, p in tensors.items()}
-        if losses is None:
-            raise ValueError(f"selector {self.selector} chooses by gradients and needs losses of a few batches")
+        losses = needed(losses, f"selector {self.selector}")
         by = snip if self.selector == "snip" else fisher
         found = gradient_scores(model, tensors, losses, by)
         return {n: fixed(score) for n, score in found.items()}
