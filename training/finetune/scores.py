@@ -27,7 +27,7 @@ FIRST_SEED: Final = 1000
 
 
 MEANINGS: Final = {
-    "kd": f"kernel distance of the samples to the real pictures, to held-out ones where there are {ENOUGH}; less is nearer",
+    "kd": f"kernel distance of the samples to the real pictures, held-out ones if there are {ENOUGH}; less is better",
     "kd-real": "kernel distance of the trained pictures to the held-out ones: what no model gets below",
     "identity": "mean cosine of a sample to the real pictures of its caption",
     "retrieval": "share of the samples whose nearest real picture has their caption",
