@@ -35,7 +35,7 @@ class Sparse(InPlaceMethod):
     selector: Selector = "largest"
     """smallest, largest: by |w|; snip: by |w g|; fisher: by g^2; gradient: by |g|; random."""
     structure: Literal["single", "rows", "columns", "blocks", "cross"] = "single"
-    """Single numbers, or whole rows, input columns or blocks of `block` x `block` of every matrix and filter, or a cross:
+    """Single numbers; or of every matrix and filter whole rows, input columns, blocks of `block` x `block`, or a cross:
     rows and columns, half each, and the diagonal (SHiRA's Struct)."""
     per_tensor: bool = True
     """The share is that of every tensor (SHiRA); else of all numbers together, where some tensors may have none."""
