@@ -101,7 +101,7 @@ def _factors(
             continue
         if path in own:
             found[path] = own[path]
-        elif change.kind in ("columns", "rows") and len(change.index) < min(change.shape[:2]):
+        elif change.kind == "columns" or (change.kind == "rows" and len(change.index) < change.shape[0]):
             found[path] = factor(change)
         else:
             if rank is not None:

@@ -1,6 +1,7 @@
 """What other programs call the layers of a network in their LoRA files."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -46,16 +47,22 @@ class Naming:
     """`lora_down`, `lora_up` and `alpha`, as kohya writes; else `lora_A` and `lora_B`."""
 
     def tensors(self, layers: Mapping[str, Factors], dtype: torch.dtype) -> dict[str, Tensor]:
-        """The file's tensors; every layer's path must have a name. Alpha is the rank: nothing is scaled."""
+        """The file's tensors; every layer's path must have a name.
+
+        Alpha is the same for all layers, and what a layer is scaled by on reading is undone here: diffusers loses the
+        alphas of some layers that differ from the others'.
+        """
         down, up = ("lora_down", "lora_up") if self.down_up else ("lora_A", "lora_B")
+        alpha = Counter(factors.rank for factors in layers.values()).most_common(1)[0][0]
         found: dict[str, Tensor] = {}
         for path, factors in layers.items():
             name = self.name(path)
             assert name is not None
             found[f"{name}.{down}.weight"] = factors.a.to(dtype).contiguous()
-            found[f"{name}.{up}.weight"] = factors.b.to(dtype).contiguous()
+            scale = factors.rank / alpha if self.down_up else 1.0
+            found[f"{name}.{up}.weight"] = (factors.b * scale).to(dtype).contiguous()
             if self.down_up:
-                found[f"{name}.alpha"] = torch.tensor(float(factors.rank))
+                found[f"{name}.alpha"] = torch.tensor(float(alpha))
         return found
 
 

@@ -80,7 +80,8 @@ def changes_of(model: nn.Module, adapter: Adapter) -> dict[str, Change]:
     Raises:
         ValueError: the adapter does not fit the model.
     """
-    parameters = dict(model.named_parameters())
+    # PEFT's layers of another program's LoRA keep the weight one level deeper
+    parameters = {name.replace(".base_layer.", "."): p for name, p in model.named_parameters()}
     in_place: dict[str, Tensor] = {}
     found: dict[str, Change] = {}
     foreign = False
@@ -95,7 +96,11 @@ def changes_of(model: nn.Module, adapter: Adapter) -> dict[str, Change]:
     supports, values = read_delta(parameters, in_place)
     for name, support in supports.items():
         found[name] = _of_support(support, values[name], parameters[name])
-    return {**found, **_attached(model, adapter)} if foreign else found
+    if not foreign:
+        return found
+    if parameters.keys() != dict(model.named_parameters()).keys():
+        raise ValueError("the model has a LoRA of another program on it; load this adapter first, or merge one of them")
+    return {**found, **_attached(model, adapter)}
 
 
 def _of_support(support: Support, values: Tensor, parameter: Tensor) -> Change:

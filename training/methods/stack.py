@@ -69,8 +69,8 @@ class Stack:
                     f"{name} is {weight.dtype} on {weight.device}, which cannot be written; load the model in float32, "
                     "bfloat16 or float16, and the adapter before offloading"
                 )
-        with self.base():
-            base = {name: _take(tensors[name], change) for name, change in changes.items()}
+        self._restore(set(changes))
+        base = {name: _take(tensors[name], change) for name, change in changes.items()}
         layer = _Layer(changes=changes, base=base, scale=scale)
         self._layers.append(layer)
         self._write(set(changes))
