@@ -55,6 +55,12 @@ class Sparse(InPlaceMethod):
             tensors = {n: p for n, p in tensors.items() if p.ndim > 1 and _module(model, n, "groups", 1) == 1}
         if not tensors:
             raise ValueError("there is nothing to train in the scope")
+        return InPlaceTuner(model, self.choose(model, tensors, rng, losses))
+
+    def choose(
+        self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None = None
+    ) -> dict[str, Support]:
+        """What is trained of each tensor."""
         scores = self._scores(model, tensors, rng, losses)
         scores = {n: self._grouped(score) for n, score in scores.items()}
         sets = [{n: s} for n, s in scores.items()] if self.per_tensor else [scores]
@@ -64,7 +70,7 @@ class Sparse(InPlaceMethod):
             count = max(1, round(self.fraction * total))
             for name, index in choose(together, count, largest=self.selector != "smallest").items():
                 supports[name] = self._support(index, tensors[name].shape)
-        return InPlaceTuner(model, supports)
+        return supports
 
     def _scores(
         self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None
