@@ -128,9 +128,10 @@ def _hashes(
     import torch
 
     from training.methods.adapter import files_hash, weights_hash
+    from training.methods.beside import writable
     from training.methods.stack import stack_of
 
-    exact = all(p.dtype == torch.float32 and p.device.type != "meta" for p in part.parameters())
+    exact = all(p.dtype == torch.float32 and writable(p) for p in part.parameters())
     if exact and not any(".base_layer." in n for n, _ in part.named_parameters()):
         with stack_of(part).base():
             return weights_hash(part), adapter.base, ""

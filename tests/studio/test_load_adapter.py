@@ -171,3 +171,19 @@ def test_our_adapter_works_beside_another_programs_lora(sd, adapt):
     assert not equal(network, before)
     adapter.unload()
     assert equal(network, before)
+
+
+def test_it_goes_on_a_quantized_pipeline(sd, adapt):
+    from studio import load_adapter
+
+    torchao = pytest.importorskip("torchao.quantization")
+    pipeline, network = opened(sd)
+    torchao.quantize_(network, torchao.Int8WeightOnlyConfig())
+    call = lambda: network(torch.ones(1, 4, 8, 8), torch.tensor([300]), torch.ones(1, 5, 16)).sample  # noqa: E731
+    with torch.no_grad():
+        before = call()
+        with load_adapter(pipeline, adapt(sd, "sara", size=0.1)):
+            assert not torch.equal(call(), before)
+        assert torch.equal(call(), before)
+        with pytest.raises(ValueError, match="the model is quantized"):
+            load_adapter(pipeline, adapt(sd, "lora"))

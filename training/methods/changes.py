@@ -1,5 +1,6 @@
 """What an adapter of any method changes in the model's own tensors: the common ground of merging and exporting."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from training.methods.adapter import Adapter
+from training.methods.beside import logical_shape, writable
 from training.methods.inplace import read_delta
 from training.methods.peft_methods import peft_changes
 from training.methods.supports import SUPPORTS, Columns, Rows, Scattered, Singular, Support
@@ -93,14 +95,33 @@ def changes_of(model: nn.Module, adapter: Adapter) -> dict[str, Change]:
             found[key] = dense_change(value)
         else:
             foreign = True
-    supports, values = read_delta(parameters, in_place)
+    if any(key.endswith(".singular") for key in in_place) and not all(map(writable, parameters.values())):
+        raise ValueError("shifts of singular values need the weights themselves, which are quantized here")
+    weights = shaped(model, parameters, in_place)
+    supports, values = read_delta(weights, in_place)
     for name, support in supports.items():
-        found[name] = _of_support(support, values[name], parameters[name])
+        found[name] = _of_support(support, values[name], weights[name])
     if not foreign:
         return found
+    if not all(map(writable, parameters.values())):
+        raise ValueError(
+            "the model is quantized: only changes of single weights, columns and rows can be added to it; export this "
+            "adapter with --format merged and quantize that"
+        )
     if parameters.keys() != dict(model.named_parameters()).keys():
         raise ValueError("the model has a LoRA of another program on it; load this adapter first, or merge one of them")
     return {**found, **_attached(model, adapter)}
+
+
+def shaped(model: nn.Module, parameters: Mapping[str, Tensor], delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters that a delta names; quantized ones by an empty tensor of the shape that they stand for."""
+    found: dict[str, Tensor] = {}
+    for name in dict.fromkeys(key.rpartition(".")[0] for key in delta):
+        weight = parameters[name]
+        if name.endswith(".weight") and not writable(weight):
+            weight = torch.empty(logical_shape(model.get_submodule(name.removesuffix(".weight"))), device="meta")
+        found[name] = weight
+    return found
 
 
 def _of_support(support: Support, values: Tensor, parameter: Tensor) -> Change:
@@ -117,7 +138,7 @@ def _of_support(support: Support, values: Tensor, parameter: Tensor) -> Change:
             kind: Kind = "scattered" if isinstance(support, Scattered) else "rows"
             if isinstance(support, Columns):
                 kind = "columns"
-            return Change(shape=parameter.shape, kind=kind, index=index, values=values.cpu())
+            return Change(shape=torch.Size(parameter.shape), kind=kind, index=index, values=values.cpu())
         case _:
             raise ValueError(f"a support of the kind {support.kind!r} has no algebra yet")
 

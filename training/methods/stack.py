@@ -6,14 +6,16 @@ has a scale of its own.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.methods.adapter import AdapterError
+from training.methods.beside import Beside, logical_shape, writable
 from training.methods.changes import Change
+from training.methods.supports import Columns, Rows, Scattered, Support
 
 _ATTRIBUTE = "_studio_adapters"
 """Where a network keeps its stack."""
@@ -27,6 +29,8 @@ class _Layer:
     base: dict[str, Tensor]
     """The numbers that it touches, as they were without any adapter."""
     scale: float
+    beside: list[Beside] = field(default_factory=list)
+    """Changes of weights that cannot be written."""
 
 
 class Stack:
@@ -44,10 +48,15 @@ class Stack:
         """The network without adapters, for a while."""
         names = {name for layer in self._layers for name in layer.changes}
         self._restore(names)
+        beside = [(change, change.scale) for layer in self._layers for change in layer.beside]
+        for change, _ in beside:
+            change.scale = 0.0
         try:
             yield
         finally:
             self._write(names)
+            for change, scale in beside:
+                change.scale = scale
 
     @torch.no_grad()
     def add(self, changes: Mapping[str, Change], scale: float) -> "Attached":
@@ -59,33 +68,59 @@ class Stack:
         tensors = self._tensors()
         for name, change in changes.items():
             weight = tensors.get(name)
-            if weight is None or weight.shape != change.shape:
-                found = "is not there" if weight is None else f"has the shape {tuple(weight.shape)}"
+            shape = None if weight is None else self._shape(name, weight)
+            if weight is None or shape != change.shape:
+                found = "is not there" if shape is None else f"has the shape {tuple(shape)}"
                 raise AdapterError(
                     f"the adapter changes {name} of shape {tuple(change.shape)}, which {found}; it is of another model"
                 )
-            if not weight.is_floating_point() or weight.device.type == "meta":
-                raise AdapterError(
-                    f"{name} is {weight.dtype} on {weight.device}, which cannot be written; load the model in float32, "
-                    "bfloat16 or float16, and the adapter before offloading"
-                )
-        self._restore(set(changes))
-        base = {name: _take(tensors[name], change) for name, change in changes.items()}
-        layer = _Layer(changes=changes, base=base, scale=scale)
+            if weight.device.type == "meta":
+                raise AdapterError(f"{name} is not in memory; load the adapter before offloading")
+        written = {name: change for name, change in changes.items() if writable(tensors[name])}
+        beside = [self._beside(name, changes[name], scale) for name in changes if name not in written]
+        self._restore(set(written))
+        base = {name: _take(tensors[name], change) for name, change in written.items()}
+        layer = _Layer(changes=written, base=base, scale=scale, beside=beside)
         self._layers.append(layer)
-        self._write(set(changes))
+        self._write(set(written))
         setattr(self._network, _ATTRIBUTE, self)
         return Attached(self, layer)
+
+    def _shape(self, name: str, weight: Tensor) -> torch.Size:
+        module = self._network.get_submodule(name.rpartition(".")[0])
+        packed = name.endswith(".weight") and not writable(weight)
+        return logical_shape(module) if packed else weight.shape
+
+    def _beside(self, name: str, change: Change, scale: float) -> Beside:
+        """A change that stands beside its layer, whose weight is quantized."""
+        module = self._network.get_submodule(name.rpartition(".")[0])
+        support: Support
+        match change.kind:
+            case "scattered":
+                support = Scattered(change.index, change.shape)
+            case "columns":
+                support = Columns(change.index, change.shape)
+            case "rows":
+                support = Rows(change.index, change.shape)
+            case "dense":
+                support = Rows(torch.arange(change.shape[0]), change.shape)
+        device = next(self._network.parameters()).device
+        support.to(device)
+        return Beside(module, support, change.values.to(device), scale)
 
     def scaled(self, layer: _Layer, scale: float) -> None:
         """Gives one adapter another scale."""
         layer.scale = scale
+        for beside in layer.beside:
+            beside.scale = scale
         self._restore(set(layer.changes))
         self._write(set(layer.changes))
 
     def removed(self, layer: _Layer) -> None:
         """Takes one adapter off."""
         self._restore(set(layer.changes))
+        for beside in layer.beside:
+            beside.remove()
         self._layers.remove(layer)
         self._write(set(layer.changes))
         if not self._layers:
