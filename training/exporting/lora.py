@@ -58,18 +58,10 @@ def export_lora(
     staged = output.with_name(f".{output.stem}.part.safetensors")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(named.tensors(factors, dtype), staged, {"format": "pt", "base": adapter.base})
+        filled = {**factors, **(_nothing(base.network, named, factors) if named.every else {})}
+        save_file(named.tensors(filled, dtype), staged, {"format": "pt", "base": adapter.base})
         read = _read_back(base, staged)
-        limit = LIMITS[dtype]
-        trip = max(
-            relative_error(read.get(f"{path}.weight", torch.zeros(1)), f.product()) for path, f in factors.items()
-        )
-        if not trip <= limit or read.keys() != {f"{path}.weight" for path in factors}:
-            odd = sorted(read.keys() ^ {f"{path}.weight" for path in factors})
-            told = f"{len(odd)} layers differ, {odd[0]} for one" if odd else f"is off by {trip:.1e}, limit {limit:.0e}"
-            raise ArithmeticError(
-                f"diffusers reads {output.name} otherwise than it was meant: {told}; nothing was kept"
-            )
+        trip = _compare(factors, read, LIMITS[dtype], output.name)
         staged.replace(output)
     finally:
         staged.unlink(missing_ok=True)
@@ -87,6 +79,17 @@ def _fits(network: nn.Module, name: str, named: Naming) -> bool:
     layer = network.get_submodule(path)
     plain = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and getattr(layer, "groups", 1) == 1
     return plain and named.name(path) is not None
+
+
+def _nothing(network: nn.Module, named: Naming, factors: Mapping[str, Factors]) -> dict[str, Factors]:
+    """Factors of zeros for all other layers that have a name."""
+    found = {}
+    for name, weight in network.named_parameters():
+        path = name.removesuffix(".weight")
+        if path not in factors and _fits(network, name, named):
+            a, b = torch.zeros(1, weight[0].numel()), torch.zeros(len(weight), 1)
+            found[path] = Factors(a=a.view(1, *weight.shape[1:]), b=b)
+    return found
 
 
 def _factors(
@@ -125,6 +128,21 @@ def _read_back(base: Base, path: Path) -> dict[str, Tensor]:
             return dict(lora_products(base.network))
     except RuntimeError as error:
         raise ArithmeticError(f"diffusers cannot read what was written ({error}); nothing was kept") from error
+
+
+def _compare(factors: Mapping[str, Factors], read: Mapping[str, Tensor], limit: float, name: str) -> float:
+    """The worst layer's error. Layers of zeros do not count: diffusers adds some to what Wan's I2V network lacks.
+
+    Raises:
+        ArithmeticError: it is above the limit, or a layer is missing or one too many.
+    """
+    wanted = {f"{path}.weight": f.product() for path, f in factors.items()}
+    odd = sorted(n for n in wanted.keys() ^ read.keys() if bool((wanted if n in wanted else read)[n].any()))
+    worst = max(relative_error(read[n], product) for n, product in wanted.items() if n in read) if read else 0.0
+    if odd or not worst <= limit:
+        told = f"{len(odd)} layers differ, {odd[0]} for one" if odd else f"is off by {worst:.1e}, limit {limit:.0e}"
+        raise ArithmeticError(f"diffusers reads {name} otherwise than it was meant: {told}; nothing was kept")
+    return worst
 
 
 def _share(changes: Mapping[str, Change], names: tuple[str, ...]) -> float:

@@ -45,6 +45,8 @@ class Naming:
     name: Namer
     down_up: bool
     """`lora_down`, `lora_up` and `alpha`, as kohya writes; else `lora_A` and `lora_B`."""
+    every: bool = False
+    """diffusers reads such files only where every layer that has a name is in it."""
 
     def tensors(self, layers: Mapping[str, Factors], dtype: torch.dtype) -> dict[str, Tensor]:
         """The file's tensors; every layer's path must have a name.
@@ -83,7 +85,7 @@ def naming(format: Format, component: str, network: str) -> Naming:
     if network.startswith("Wan") or network == "AnimateXTransformer3DModel":
         if format == "comfyui":
             return Naming(name=lambda path: _prefixed("diffusion_model.", path, _WAN + _WAN_AROUND), down_up=False)
-        return Naming(name=_kohya_wan, down_up=True)
+        return Naming(name=_kohya_wan, down_up=True, every=True)
     if format == "comfyui" and network in _KEEP_NAMES:
         return Naming(name=lambda path: f"transformer.{path}", down_up=False)
     raise ValueError(f"--format {format}: there are no names for a {network} in it; use --format diffusers or merged")

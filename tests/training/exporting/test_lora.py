@@ -36,6 +36,13 @@ def test_columns_and_loras_are_exact_on_every_pipeline(kind, form, method, pipel
     assert report.output.is_file()
 
 
+@pytest.mark.parametrize("form", FORMATS["ours"])
+def test_layers_of_zeros_that_diffusers_adds_to_an_image_to_video_network_do_no_harm(form, ours, adapt, tmp_path):
+    path = adapt(ours, "paca", ("blocks.*.attn2.to_q", "blocks.*.attn2.to_k"), rank=2)
+    report = export(path, tmp_path / "out.safetensors", form)
+    assert report.max_error < 1e-6
+
+
 def test_rows_are_exact_and_a_convolution_has_a_wide_a_and_a_pointwise_b(sd, adapt, tmp_path):
     path = adapt(sd, "sparse", structure="rows", fraction=0.1)
     report = export(path, tmp_path / "out.safetensors", "diffusers", drop_rest=True)
