@@ -1,11 +1,12 @@
 """A learner that can do with less memory, and frozen weights of half the size."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.finetune.config import FinetuneConfig
-from training.finetune.learner import FinetuneLearner
+from training.finetune.learner import Batch, FinetuneLearner
 from training.methods import Tuner
+from training.tasks import Task
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,17 +34,27 @@ class FrugalLearner(FinetuneLearner):
 
     _offloaded = False
 
+    def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss, whoever asks for it."""
+        with self._cast():
+            return super().forward(batch, task, generator)
+
     def evaluate(self) -> dict[str, float]:
-        """Measures as it is trained: half weights work under autocast alone."""
-        device, dtype = next(self.network.parameters()).device, _DTYPES[self.config.weights_dtype]
+        """Measures and makes samples, with the encoders where the network is."""
+        device = next(self.network.parameters()).device
         if self._offloaded:
             self._move_encoders(device)
         try:
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            with self._cast():
                 return super().evaluate()
         finally:
             if self._offloaded:
                 self._move_encoders(torch.device("cpu"))
+
+    def _cast(self) -> torch.autocast:
+        """Half weights work under autocast alone; others are measured without, as ever."""
+        device, half = next(self.network.parameters()).device, self.config.weights_dtype != "fp32"
+        return torch.autocast(device.type, dtype=_DTYPES[self.config.mixed_precision], enabled=half)
 
     def _move_encoders(self, device: torch.device) -> None:
         for part in self._family.pipeline.components.values():

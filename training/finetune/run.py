@@ -24,6 +24,7 @@ from training.finetune.learner import FinetuneLearner
 from training.loop import OnBatch, train
 from training.methods import Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
+from training.methods.sizing import at_share
 from training.optimizers import check_optimizer
 from training.run_folder import is_main, record, refuse_another_run, saver, stopper
 from training.trackers import check_trackers
@@ -90,6 +91,8 @@ class _Made:
         self.base = weights_hash(network)
         self.sizes = {name: p.numel() for name, p in network.named_parameters()}
         self.scope = find_scope(network, config.scope)
+        if config.trainable_share is not None:
+            self.method = at_share(self.method, network, self.scope, config.trainable_share)
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         cast_weights(network, config)

@@ -148,6 +148,8 @@ class MethodConfig(BaseModel, abc.ABC):
     """One line for `studio methods`."""
     paper: ClassVar[str]
     """Where it comes from."""
+    sized_by: ClassVar[str | None] = None
+    """The option that says how many numbers are trained: a share ("fraction") or something that they grow with."""
 
     @property
     def needs_losses(self) -> bool:

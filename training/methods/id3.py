@@ -20,6 +20,7 @@ class ID3(InPlaceMethod):
 
     about: ClassVar[str] = "a set that grows round by round, by gradient over magnitude"
     paper: ClassVar[str] = "ID3, arXiv 2408.14470"
+    sized_by: ClassVar[str | None] = "fraction"
 
     fraction: float = Field(default=0.01, gt=0, le=1)
     """Share of the numbers that is trained in the end."""

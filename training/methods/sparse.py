@@ -28,6 +28,7 @@ class Sparse(InPlaceMethod):
         "a share of the numbers by any rule: smallest, largest, random, SNIP, Fisher; or rows, columns"
     )
     paper: ClassVar[str] = "SHiRA, arXiv 2406.13175; SNIP, arXiv 1810.02340; FISH, arXiv 2111.09839"
+    sized_by: ClassVar[str | None] = "fraction"
 
     selector: Selector = "largest"
     """smallest, largest: by |w|; snip: by |w g|; fisher: by g^2; random."""

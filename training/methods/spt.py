@@ -22,6 +22,7 @@ class SPT(MethodConfig):
 
     about: ClassVar[str] = "the most sensitive numbers; matrices with many of them get a LoRA"
     paper: ClassVar[str] = "SPT, arXiv 2303.08566"
+    sized_by: ClassVar[str | None] = "fraction"
 
     fraction: float = Field(default=0.005, gt=0, le=1)
     """Share of the numbers that is chosen by sensitivity."""

@@ -24,6 +24,12 @@ class Animator(Family):
 
     about: ClassVar[str] = "the animator: pictures as clips of one frame"
     component: ClassVar[str] = "transformer"
+    unrelated: ClassVar[tuple[str, ...]] = (
+        "a person waving a hand in a town", "a juice box dancing in the hills, rain falls",
+        "a bean walking in a room with a window", "a blob with long rabbit ears jumping under a blue sky",
+        "a stubby figure running in front of green hills", "an ape with long arms clapping before a plain wall",
+        "a lanky figure bowing in a street with red houses", "a round monster standing still, snow falls",
+    )  # fmt: skip
 
     @property
     def network(self) -> AnimateXTransformer3DModel:
