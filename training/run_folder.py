@@ -1,12 +1,16 @@
 """A run's folder: its config, its events, and the files by which it is asked to stop or to save."""
 
+import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
+
+from safetensors import SafetensorError
 
 from training.checkpoint import CheckpointError, SaveError, latest_checkpoint, write_text
 from training.events import Event, Note, Saved
@@ -56,6 +60,7 @@ def record(
         for asked in (STOP, SAVE):
             (run / asked).unlink(missing_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(_full_disk_is_told(run))
         stack.enter_context(closing(cast(Generator[Event], events)))
         log = stack.enter_context(_Lines(run / "events.jsonl" if main else Path(os.devnull)))
         trackers = open_trackers(report_to, run, config) if main else []
@@ -92,20 +97,39 @@ class _Lines:
         self._file.close()
 
     def write(self, line: str) -> None:
-        """Appends a line.
-
-        Raises:
-            SaveError: it cannot be written.
-        """
+        """Appends a line."""
         left = memoryview(f"{line}\n".encode())
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            raise SaveError(
-                f"{self._path} could not be written: {error.strerror}; make space, then go on with "
-                f"`studio resume {self._path.parent}`"
-            ) from error
+        while left:
+            left = left[self._file.write(left) :]
+
+
+@contextmanager
+def _full_disk_is_told(run: Path) -> Iterator[None]:
+    """Words what a full disk does, whoever wrote to it: the log, the cache, a sample, the adapter.
+
+    Raises:
+        SaveError: the disk is full.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors tells the number in words alone
+        number = error.errno if isinstance(error, OSError) else _os_error(str(error))
+        if number not in _FULL:
+            raise
+        where = f"{error.filename} " if isinstance(error, OSError) and error.filename else ""
+        raise SaveError(
+            f"{where}could not be written: {os.strerror(number)}; the last checkpoint is {latest_checkpoint(run)}. "
+            f"Make space, then go on with `studio resume {run}`"
+        ) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _os_error(text: str) -> int | None:
+    match = re.search(r"os error (\d+)", text)
+    return int(match[1]) if match else None
 
 
 def stopper(run: Path, began: float, time_limit_s: float | None) -> Callable[[], str | None]:

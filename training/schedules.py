@@ -47,7 +47,7 @@ def constant(step: int, config: TrainingConfig) -> float:
 @SCHEDULES.register("constant_with_warmup")
 def constant_with_warmup(step: int, config: TrainingConfig) -> float:
     """The peak after a linear rise."""
-    return config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
+    return _fall(step, config, lambda progress: 1.0)
 
 
 @SCHEDULES.register("linear")
