@@ -51,9 +51,7 @@ def test_a_config_is_verified(changes, studio, place):
     assert not (place / "run").exists()
 
 
-def test_a_run_that_does_not_go_on_the_same_is_found_out_and_the_first_difference_is_named(
-    studio, place, monkeypatch
-):
+def test_a_run_that_does_not_go_on_the_same_is_found_out_and_the_first_difference_is_named(studio, place, monkeypatch):
     import training.loop
 
     monkeypatch.setattr(training.loop, "restore_optimizer", lambda optimizer, tensors, names: None)

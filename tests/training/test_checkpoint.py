@@ -161,7 +161,7 @@ def test_a_checkpoint_that_was_about_to_be_replaced_is_found(tmp_path):
 def test_when_all_are_damaged_it_is_said_of_each(tmp_path):
     for step in (1, 2):
         flip_a_bit(save_checkpoint(tmp_path, step, tensors(step), STATE, keep=2) / "model.safetensors")
-    with pytest.raises(CheckpointError, match="checkpoint-2 is damaged: .*; checkpoint-1 is damaged: .*begin anew"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 is damaged: .*; checkpoint-1 is damaged: .*begin anew"):
         whole_checkpoint(tmp_path)
 
 

@@ -247,7 +247,7 @@ def test_a_gradient_that_no_scale_helps_ends_the_run(toys, tmp_path):
             return {"loss": losses["loss"] + (self.head.bias.sum() * 0).sqrt()}
 
     settings = toys.config(steps=60, precision="fp16", batch_size=1)
-    with pytest.raises(NotFiniteError, match="the gradient's norm is (nan|inf)"):
+    with pytest.raises(NotFiniteError, match=r"the gradient's norm is (nan|inf)"):
         list(train(Endless(), settings, tmp_path, device="cpu"))
 
 
@@ -268,6 +268,34 @@ def test_each_process_gets_its_share_of_the_stream(toys, tmp_path):
 def test_events_are_json_even_when_a_number_is_not_finite():
     event = Evaluated(step=3, metrics={"psnr": math.inf, "ssim": 0.5})
     assert event.as_dict() == {"event": "evaluated", "step": 3, "metrics": {"psnr": None, "ssim": 0.5}}
+
+
+def low_rank(toys, folder, **changes):
+    learner = toys.Matrix()
+    events = list(train(learner, toys.config(**changes), folder, trained=toys.sara(learner), device="cpu"))
+    return [e.losses for e in events if isinstance(e, Step)], load_checkpoint(folder / "checkpoint-6")[0]["model"]
+
+
+def test_a_methods_penalty_counts_once_however_many_parts_a_batch_has(toys, tmp_path):
+    whole, weights = low_rank(toys, tmp_path / "whole")
+    parts, others = low_rank(toys, tmp_path / "parts", gradient_accumulation_steps=4)
+    assert all(row["penalty"] > 0.01 for row in whole)
+    for name in ("loss", "penalty"):
+        assert [row[name] for row in parts] == pytest.approx([row[name] for row in whole], rel=1e-5)
+    torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_methods_penalty_counts_once_in_two_processes(toys, tmp_path):
+    _, weights = low_rank(toys, tmp_path / "one")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         toys.__file__, str(tmp_path / "two"), "sara"],
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    others = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
+    torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

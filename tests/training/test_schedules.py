@@ -43,7 +43,9 @@ def test_a_schedule_that_diffusers_has_gives_its_rates(toys, name, options, warm
         theirs.step()
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "cosine_with_restarts", "polynomial", "cosine_throughout", "power"])
+@pytest.mark.parametrize(
+    "name", ["linear", "cosine", "cosine_with_restarts", "polynomial", "cosine_throughout", "power"]
+)
 def test_a_falling_rate_ends_at_its_share_of_the_peak_or_of_the_power_law(toys, name):
     config = toys.config(steps=50, warmup_steps=5, learning_rate=2.0, final_rate=0.1, lr_scheduler=name)
     assert rate_at(50, config) == pytest.approx(0.2)

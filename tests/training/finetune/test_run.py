@@ -120,24 +120,12 @@ def test_half_weights_are_frozen_half_and_the_trained_numbers_are_not(animator, 
 
 
 def test_half_weights_that_would_meet_single_inputs_or_be_trained_themselves_are_refused(animator, pictures, tmp_path):
-    with pytest.raises(ValueError, match='weights_dtype bf16: .* use mixed_precision = "bf16"'):
+    with pytest.raises(ValueError, match=r'weights_dtype bf16: .* use mixed_precision = "bf16"'):
         list(finetune(config(animator, pictures, **SARA, weights_dtype="bf16"), tmp_path / "run", device="cpu"))
     told = config(animator, pictures, method="bitfit", weights_dtype="bf16", mixed_precision="bf16")
     with pytest.raises(ValueError, match="weights_dtype bf16: bitfit trains the model's own tensors"):
         list(finetune(told, tmp_path / "run", device="cpu"))
     assert not (tmp_path / "run").exists()
-
-
-def test_the_nuclear_norm_counts_once_however_many_parts_a_batch_has(animator, pictures, tmp_path):
-    def losses(name, **changes):
-        options = {"fraction": 0.1, "nuclear_weight": 0.05, "reselect_step": 100}
-        told = config(animator, pictures, method="sara", method_options=options, train_batch_size=4, **changes)
-        return [e.losses for e in finetune(told, tmp_path / name, device="cpu") if isinstance(e, Step)]
-
-    whole, parts = losses("whole"), losses("parts", gradient_accumulation_steps=4)
-    assert all(row["penalty"] > 0 for row in whole)
-    for name in ("loss", "penalty"):
-        assert [row[name] for row in parts] == pytest.approx([row[name] for row in whole], rel=1e-4)
 
 
 def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animator, pictures, tmp_path, monkeypatch):
@@ -163,7 +151,10 @@ def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animato
             run.close()
             break
     remedies = [e.remedy for e in found if e.kind == "out_of_memory"]
-    assert remedies == ["gradient checkpointing is on", "a batch goes through the network in 2 parts of 2 of its samples"]
+    assert remedies == [
+        "gradient checkpointing is on",
+        "a batch goes through the network in 2 parts of 2 of its samples",
+    ]
     assert checkpointed[:3] == [False, True, True]
     rest = list(finetune(told, tmp_path / "cramped", resume=True, device="cpu"))
     assert "out_of_memory" not in [e.kind for e in rest]
@@ -175,9 +166,7 @@ def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animato
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_and_the_adapter_of_one(animator, pictures, tmp_path):
-    # the nuclear norm is in it: each process adds it to its share of the batch
-    options = {"fraction": 0.1, "nuclear_weight": 0.01, "reselect_step": 100}
-    told = config(animator, pictures, method="sara", method_options=options, train_batch_size=4)
+    told = config(animator, pictures, **SARA, train_batch_size=4)
     one = [e.losses["loss"] for e in finetune(told, tmp_path / "one", device="cpu") if isinstance(e, Step)]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
