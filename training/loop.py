@@ -5,6 +5,7 @@ a run that is resumed at step k makes the same step k as one that never stopped.
 """
 
 import math
+import os
 import resource
 import sys
 import time
@@ -353,7 +354,17 @@ def _own_draws(seed: int, step: int, process: int, device: torch.device) -> Iter
 
 
 def _accelerator(device: str | None) -> Accelerator:
-    """Precision is not its business here: it is one a process, and the next run may want another."""
+    """Precision is not its business here: it is one a process, and the next run may want another.
+
+    Raises:
+        ValueError: the device is not here, or the weights should be sharded.
+    """
+    for flag, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(flag, "").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"{name}: every process holds all weights here; launch without it (accelerate launch --multi_gpu), and "
+                'save memory with weights_dtype = "bf16", gradient_checkpointing or a method with fewer numbers'
+            )
     if device is not None and device != "cpu":
         index = torch.device(device).index or 0
         if index >= torch.cuda.device_count():

@@ -162,6 +162,13 @@ def test_a_device_that_is_not_here_is_refused_instead_of_training_on_the_cpu(toy
         list(train(toys.Toy(), toys.config(), tmp_path, device="cuda:1"))
 
 
+@pytest.mark.parametrize(("flag", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
+def test_sharded_weights_are_refused_instead_of_being_trained_whole(flag, name, toys, tmp_path, monkeypatch):
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(ValueError, match=f"{name}: every process holds all weights here; launch without it"):
+        list(train(toys.Toy(), toys.config(), tmp_path, device="cpu"))
+
+
 def test_runs_of_both_precisions_follow_each_other_in_one_process(toys, tmp_path):
     for folder, precision in (("one", "fp32"), ("half", "bf16"), ("again", "fp32")):
         *_, last = train(toys.Toy(), toys.config(precision=precision), tmp_path / folder, device="cpu")

@@ -81,6 +81,13 @@ def test_wandb_writes_its_files_without_a_network(tmp_path, monkeypatch):
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 
 
+def test_trackio_keeps_its_numbers_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    list(record(tmp_path / "run", {"finetune": {"seed": 3}}, events(tmp_path, [1, 2]), report_to=("trackio",)))
+    assert (tmp_path / "trackio" / "animatex-studio.db").stat().st_size > 0
+
+
 def test_a_tracker_that_is_not_installed_is_refused_with_the_line_that_installs_it(monkeypatch):
     import training.trackers
 
