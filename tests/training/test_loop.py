@@ -293,14 +293,18 @@ def test_a_methods_penalty_counts_once_however_many_parts_a_batch_has(toys, tmp_
 
 
 @pytest.mark.slow
-def test_a_methods_penalty_counts_once_in_two_processes(toys, tmp_path):
+@pytest.mark.parametrize("kind", ["sara", "cramped"])
+def test_two_processes_agree_with_one_on_penalty_and_memory(kind, toys, tmp_path):
     _, weights = low_rank(toys, tmp_path / "one")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         toys.__file__, str(tmp_path / "two"), "sara"],
+         toys.__file__, str(tmp_path / "two"), kind],
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    # the one that has memory takes the rung with the other, or they would see other samples
+    parts = [k for k in (0, 1) if f"process {k}: a batch goes through the network in 2 parts of 1" in done.stdout]
+    assert parts == ([0, 1] if kind == "cramped" else [])
     others = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
     torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
 
