@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.checkpoint import load_checkpoint
 from training.events import Event, Step
-from training.loop import Batch, OnBatch
+from training.going import Batch, OnBatch
 
 
 class Start(Protocol):

@@ -52,9 +52,9 @@ def test_a_config_is_verified(changes, studio, place):
 
 
 def test_a_run_that_does_not_go_on_the_same_is_found_out_and_the_first_difference_is_named(studio, place, monkeypatch):
-    import training.loop
+    import training.going
 
-    monkeypatch.setattr(training.loop, "restore_optimizer", lambda optimizer, tensors, names: None)
+    monkeypatch.setattr(training.going, "restore_optimizer", lambda optimizer, tensors, names: None)
     done = studio("verify-resume", config(place, method="paca"), "--steps", 4, "--device", "cpu", "--json")
     assert done.code == 1
     told = done.result

@@ -10,7 +10,8 @@ import torch
 
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from training.events import Evaluated, Finished, Note, Saved, Skipped, Step
-from training.loop import NotFiniteError, load_average, step_generator, train
+from training.going import NotFiniteError, step_generator
+from training.loop import load_average, train
 
 
 def run_until(steps: int, events) -> list[Step]:

@@ -21,7 +21,8 @@ from training.finetune.data import Found, Picture, find_pictures
 from training.finetune.families import open_family
 from training.finetune.frugal import FrugalLearner, cast_weights, check_trained
 from training.finetune.learner import FinetuneLearner
-from training.loop import OnBatch, train
+from training.going import OnBatch
+from training.loop import train
 from training.methods import Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
 from training.methods.sizing import at_share

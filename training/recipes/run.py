@@ -16,7 +16,8 @@ from torch import nn
 
 from training.checkpoint import CheckpointError, latest_checkpoint, write_text
 from training.events import Event, Finished
-from training.loop import OnBatch, load_average, train
+from training.going import OnBatch
+from training.loop import load_average, train
 from training.recipes.base import RECIPES, Recipe
 from training.recipes.card import render_cards, write_card
 from training.run_folder import is_main, record, refuse_another_run, saver, stopper

@@ -13,7 +13,7 @@ from training.events import Evaluated, Finished, Note, Step
 from training.finetune.config import FinetuneConfig
 from training.finetune.families import open_family
 from training.finetune.run import finetune
-from training.loop import NotFiniteError
+from training.going import NotFiniteError
 from training.methods.adapter import apply_adapter, load_adapter
 
 
