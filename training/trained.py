@@ -11,6 +11,7 @@ from training.config import TrainingConfig
 from training.methods.base import Tuner
 from training.methods.optimizer import rebuild
 from training.muon import muon_for
+from training.optimizers import OptimizerOptions, make_adamw
 
 
 class Trained(Protocol):
@@ -102,8 +103,9 @@ class Tuned:
 
     wrapped = False
 
-    def __init__(self, tuner: Tuner) -> None:
+    def __init__(self, tuner: Tuner, options: OptimizerOptions | None = None) -> None:
         self.tuner = tuner
+        self._options = options or OptimizerOptions()
 
     def named(self) -> dict[str, nn.Parameter]:
         """By the tuner's names."""
@@ -115,7 +117,7 @@ class Tuned:
             {"params": list(group.parameters), "lr": config.learning_rate * group.rate, "rate": group.rate}
             for group in self.tuner.parameters()
         ]
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        return make_adamw(groups, self._options, weight_decay=config.weight_decay)
 
     def penalty(self) -> Float[Tensor, ""] | None:
         """The method's."""

@@ -5,10 +5,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from training.config import TrainingConfig
+from training.config import ScheduleOptions, TrainingConfig
 from training.methods import METHODS, MethodConfig
+from training.optimizers import OptimizerOptions
+from training.trackers import TrackerName
 
 
 class _Section(BaseModel):
@@ -30,7 +32,7 @@ class DataSet(_Section):
     """For files that have none; by default the folder's name."""
 
 
-class FinetuneConfig(_Section):
+class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """A fine-tuning run."""
 
     model: str = Field(default="mini", min_length=1)
@@ -80,6 +82,8 @@ class FinetuneConfig(_Section):
     """Peak learning rate; by default the method's."""
     lr_warmup_steps: int = Field(default=0, ge=0)
     """Steps in which the rate rises from 0."""
+    lr_final_rate: float = Field(default=0.05, ge=0, le=1)
+    """Where a falling rate ends, as a share of the peak."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled decay of the trained numbers."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -88,8 +92,10 @@ class FinetuneConfig(_Section):
     """Decay of an average of the trained numbers, which is then what is saved; 0 saves the last ones."""
     snr_gamma: float | None = Field(default=None, gt=0)
     """Min-SNR weighting (arXiv 2303.09556), 5 as a rule; only for models that predict noise or v."""
-    mixed_precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast type."""
+    mixed_precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Autocast type; with fp16 the loss is scaled, and a step whose gradient is infinite is skipped."""
+    weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the frozen weights: half the memory with bf16; the trained numbers are float32 all the same."""
     seed: int = Field(default=0, ge=0)
     """Every draw of the run follows from it."""
     checkpointing_steps: int = Field(default=250, ge=1)
@@ -100,8 +106,12 @@ class FinetuneConfig(_Section):
     """Steps between measurements and samples."""
     validation_prompts: tuple[str, ...] = ()
     """What samples show; by default the first captions."""
-    adapter_dtype: Literal["bf16", "fp32"] = "bf16"
-    """Values in the adapter file."""
+    adapter_dtype: Literal["bf16", "fp32"] = Field(
+        default="bf16", validation_alias=AliasChoices("adapter_dtype", "save_precision")
+    )
+    """Values in the adapter file; `save_precision` is the same."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Programs that show the run: tensorboard, wandb, trackio; none goes to the network by itself."""
     cache_dir: Path | None = None
     """Where encoded files and captions are kept, to be shared by several runs; by default in the run's folder."""
 
@@ -154,6 +164,7 @@ class FinetuneConfig(_Section):
             weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, ema_decay=self.ema_decay,
             precision=self.mixed_precision, seed=self.seed, checkpoint_every=self.checkpointing_steps,
             keep_checkpoints=self.checkpoints_total_limit, evaluate_every=self.validation_steps,
+            final_rate=self.lr_final_rate, **{name: getattr(self, name) for name in ScheduleOptions.model_fields},
         )  # fmt: skip
 
 

@@ -32,6 +32,8 @@ class PeftTuner(Tuner):
             torch.manual_seed(seed)
             self.peft: Any = make(model, config, adapter_name=ADAPTER)
         self.trained = {name.replace(f".{ADAPTER}", ""): p for name, p in model.named_parameters() if p.requires_grad}
+        for parameter in self.trained.values():
+            parameter.data = parameter.data.float()  # of frozen weights in half precision PEFT takes the type over
 
     def parameters(self) -> Iterable[ParamGroup]:
         """The adapter's tensors."""
