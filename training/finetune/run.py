@@ -93,13 +93,13 @@ class _Made:
         self.scope = find_scope(network, config.scope)
         if config.trainable_share is not None:
             self.method = at_share(self.method, network, self.scope, config.trainable_share)
+        cast_weights(network, config)
         # after what is quickly told to be wrong: it decodes every file
         cache = Cache(config.cache_dir or run / "cache")
         self.found = gather(config, self.family, cache)
         samples, held_out = split(self.found.samples, config.validation_share)
         if config.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
-        cast_weights(network, config)
         self.learner = FrugalLearner(self.family, samples, held_out, config, cache)
         self.family.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         rng = torch.Generator().manual_seed(config.seed)
