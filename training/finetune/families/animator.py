@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.codecs import decode_latents, encode_latents
+from models.codecs import decode_latents, encode_latents, num_latent_frames
 from models.conditioning import Conditioning, predict_velocity
 from models.dit import AnimateXTransformer3DModel
 from models.flow import add_noise, shift_sigmas, velocity_target
@@ -35,6 +35,11 @@ class Animator(Family):
     def multiple(self) -> int:
         """The codec's factor times the transformer's patch."""
         return int(self.pipeline.vae.config.scale_factor_spatial) * int(self.network.config["patch_size"][1])
+
+    @property
+    def frames_multiple(self) -> int:
+        """The codec's factor in time."""
+        return int(self.pipeline.vae.config.scale_factor_temporal)
 
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
@@ -74,11 +79,13 @@ class Animator(Family):
         return F.mse_loss(velocity.float(), velocity_target(latents, noise), reduction="none").flatten(1).mean(1)
 
     @torch.no_grad()
-    def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:
+    def sample(
+        self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
+    ) -> UInt8[Tensor, "frames height width 3"]:
         """Euler steps with guidance by text."""
         vae, scheduler = self.pipeline.vae, type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         factor, channels = int(vae.config.scale_factor_spatial), int(vae.config.z_dim)
-        shape = (1, channels, 1, size[1] // factor, size[0] // factor)
+        shape = (1, channels, num_latent_frames(frames, self.frames_multiple), size[1] // factor, size[0] // factor)
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(vae.device)
         tokens = torch.stack([self.embed(text)["tokens"] for text in (prompt, "")])
         scheduler.set_timesteps(STEPS, device=latents.device)

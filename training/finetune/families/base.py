@@ -55,6 +55,8 @@ class Family(abc.ABC):
     """One line for the docs."""
     component: ClassVar[str]
     """The pipeline's part that is trained."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Parts without which the pipeline works, though diffusers asks for them."""
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self.pipeline: Any = pipeline
@@ -73,6 +75,16 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def multiple(self) -> int:
         """What a picture's sides must be a multiple of. [px]"""
+
+    @property
+    def frames_multiple(self) -> int:
+        """Clips have k times this many frames and one more; 0 where only single pictures make sense."""
+        return 0
+
+    @property
+    def frames_least(self) -> int:
+        """The fewest frames that it can be trained on."""
+        return 1
 
     @abc.abstractmethod
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
@@ -94,8 +106,10 @@ class Family(abc.ABC):
         """The denoising loss of every sample."""
 
     @abc.abstractmethod
-    def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:
-        """A picture of the prompt, (width, height) px."""
+    def sample(
+        self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
+    ) -> UInt8[Tensor, "frames height width 3"]:
+        """A picture of the prompt, (width, height) px; or a clip, where the kind makes clips."""
 
     def to(self, device: torch.device) -> None:
         """Moves all parts."""
@@ -113,14 +127,16 @@ def open_family(folder: Path) -> Family:
         ValueError: its kind of pipeline cannot be fine-tuned here.
     """
     check_folder(folder, pipeline=None)
-    name = DiffusionPipeline.load_config(str(folder))["_class_name"]
+    index = DiffusionPipeline.load_config(str(folder))
+    name = index["_class_name"]
     if name not in FAMILIES:
         raise ValueError(f"{folder} is a {name}, which cannot be fine-tuned here yet; known are {', '.join(FAMILIES)}")
     kind: Any = getattr(diffusers, name)  # ours is there as well, see `models.pipeline`
+    absent = {part: None for part in FAMILIES[name].may_lack if index.get(part) in (None, (None, None), [None, None])}
     try:
         with quiet_loading():
             pipeline = kind.from_pretrained(
-                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
+                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True, **absent
             )
     except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ValueError(f"model folder {folder} could not be loaded: {error}") from error
