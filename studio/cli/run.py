@@ -46,8 +46,10 @@ def _run(words: list[str], console: Console) -> int:
         return DONE
     verb, flags = _find(words, verbs)
     request = parse_flags(f"studio {verb.name}", verb.request, flags)
-    console.finish(verb.run(request, console))
-    return DONE
+    result = verb.run(request, console)
+    console.finish(result)
+    # a verb may do all it was asked and still have something to say that a script must notice
+    return int(str(result.get("exit_code", DONE)))
 
 
 def _find(words: list[str], verbs: Mapping[str, Verb]) -> tuple[Verb, list[str]]:

@@ -1,8 +1,9 @@
 """What a fine-tuning run is asked: the TOML file and the flags of `studio train`."""
 
+import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,14 +16,18 @@ class _Section(BaseModel):
 
 
 class DataSet(_Section):
-    """One folder of pictures."""
+    """One folder of pictures and videos."""
 
     folder: Path
-    """Pictures, anywhere below it, with captions in .txt files of the same name, metadata.jsonl or metadata.csv."""
+    """Pictures and videos, anywhere below it, with captions in .txt files of the same name, metadata.jsonl or
+    metadata.csv."""
     repeats: int = Field(default=1, ge=1)
-    """How often a picture comes in each pass, beside the other sets."""
+    """How often a file comes in each pass, beside the other sets."""
+    weight: float | None = Field(default=None, ge=0)
+    """Share of the draws, relative to the other sets' weights, however many files there are; 0 leaves the set out.
+    Where one set has a weight, those without one have 1."""
     caption: str = ""
-    """For pictures that have none; by default the folder's name."""
+    """For files that have none; by default the folder's name."""
 
 
 class FinetuneConfig(_Section):
@@ -37,11 +42,24 @@ class FinetuneConfig(_Section):
     scope: tuple[str, ...] = ()
     """Where it is trained: attention, feed-forward, norms, convolutions, paths with *; after "!" where it is not."""
     data: tuple[DataSet, ...] = Field(min_length=1)
-    """The pictures."""
+    """The pictures and videos."""
+    task: str | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """What is trained: text-to-image, ti2v (a clip from its first frame and text) or animation (a clip from one of its
+    frames, poses and text) of the animator; or a table of weights, {ti2v = 1, animation = 3}. By default the model's
+    first."""
+    num_frames: int | None = Field(default=None, ge=1, le=1001)
+    """Frames of a clip; shorter videos give shorter clips. By default the model's."""
+    fps: float | None = Field(default=None, gt=0, le=240)
+    """Rate at which videos are read; they keep their speed. By default the model's. [frames/s]"""
+    clip_windows: int = Field(default=4, ge=1)
+    """At most so many clips are taken of a long video, evenly spread over it."""
     resolution: int = Field(default=128, ge=32, le=4096, multiple_of=16)
     """Pictures are scaled to the area of a square of this side, in their own shape. [px]"""
+    crop: Literal["center", "random"] = "center"
+    """Where what stands over the bucket's shape is cut off: the middle stays, or one of five places, drawn anew every
+    time."""
     flip: bool = False
-    """Every picture also comes mirrored."""
+    """Everything also comes mirrored, with the same caption."""
     trigger: str = ""
     """A word that is put before every caption."""
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
@@ -82,6 +100,33 @@ class FinetuneConfig(_Section):
     """What samples show; by default the first captions."""
     adapter_dtype: Literal["bf16", "fp32"] = "bf16"
     """Values in the adapter file."""
+    cache_dir: Path | None = None
+    """Where encoded files and captions are kept, to be shared by several runs; by default in the run's folder."""
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weight of every data set; None where none has one."""
+        if all(data.weight is None for data in self.data):
+            return None
+        return tuple(1.0 if data.weight is None else data.weight for data in self.data)
+
+    def tasks(self, known: tuple[str, ...]) -> dict[str, float]:
+        """The tasks with their weights, for a model that knows some.
+
+        Raises:
+            ValueError: it does not know one of them, or all weights are 0.
+        """
+        asked = self.task or known[0]
+        table = {asked: 1.0} if isinstance(asked, str) else asked
+        for name in table:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                raise ValueError(f"task {name}: {self.model} is not trained on that{hint}; it knows {', '.join(known)}")
+        wanted = {name: weight for name, weight in table.items() if weight}
+        if not wanted:
+            raise ValueError(f"task {table}: every weight is 0, so nothing would be trained; give one more")
+        return wanted
 
     def tuning(self) -> MethodConfig:
         """The method with its options.
@@ -126,6 +171,8 @@ def read_config(path: Path) -> dict[str, Any]:
     for data in sets if isinstance(sets, list) else ():
         if isinstance(data, dict) and isinstance(data.get("folder"), str):
             data["folder"] = str(path.parent / data["folder"])
+    if isinstance(values.get("cache_dir"), str):
+        values["cache_dir"] = str(path.parent / values["cache_dir"])
     return values
 
 

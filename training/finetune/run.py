@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import time
 import tomllib
@@ -18,8 +17,10 @@ from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpo
 from training.events import Evaluated, Event, Finished, Note
 from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
-from training.finetune.data import Found, Picture, find_pictures
+from training.finetune.data import Sample, split
+from training.finetune.data.quarantine import write_quarantine
 from training.finetune.families import open_family
+from training.finetune.gather import gather
 from training.finetune.learner import FinetuneLearner
 from training.loop import train
 from training.methods import Tuner, find_scope
@@ -29,7 +30,8 @@ from training.toml import dump_toml
 from training.trained import Tuned
 
 ADAPTER = "adapter.safetensors"
-_FREE = ("max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_prompts")
+_FREE = ("max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_prompts",
+         "cache_dir")  # fmt: skip
 """What may differ in a resumed run."""
 
 
@@ -54,15 +56,16 @@ def finetune(
             f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder"
         )
     family = open_family(folder)
-    found = find_pictures(config.data, resolution=config.resolution, multiple=family.multiple)
-    pictures, held_out = split(found, config.validation_share)
+    cache = Cache(config.cache_dir or run / "cache")
+    found = gather(config, family, cache)
+    samples, held_out = split(found.samples, config.validation_share)
     network = family.network
     base = weights_hash(network)
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     scope = find_scope(network, config.scope)
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()  # type: ignore[operator]
-    learner = FinetuneLearner(family, pictures, held_out, config, Cache(run / "cache"))
+    learner = FinetuneLearner(family, samples, held_out, config, cache)
     family.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     rng = torch.Generator().manual_seed(config.seed)
     tuner = method.attach(network, scope, rng, learner.losses if method.needs_losses else None)
@@ -75,7 +78,7 @@ def finetune(
         if not resume:
             write_text(run / "config.toml", dump_toml({"finetune": config.model_dump(mode="json")}))
     fingerprint = {
-        "base": base, "pictures": _digest(pictures),
+        "base": base, "pictures": _digest(samples),
         **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
     }  # fmt: skip
     with (run / "events.jsonl" if main else Path(os.devnull)).open("a", encoding="utf-8") as log:
@@ -85,7 +88,9 @@ def finetune(
             log.flush()
             return event
 
-        for text in (*found.notes, *(f"left out: {path}: {why}" for path, why in found.problems.items())):
+        if main:
+            write_quarantine(run, found.left_out)
+        for text in (*found.notes, *(f"left out: {bad.file}: {bad.why}" for bad in found.left_out)):
             yield told(Note(step=0, text=text))
         share = tuner.count / sum(sizes.values())
         text = f"{config.method} trains {tuner.count:,} of {sum(sizes.values()):,} numbers ({share:.2%}) at {rate:.2g}"
@@ -109,28 +114,16 @@ def finetune(
             yield told(event)
 
 
-def split(found: Found, share: float) -> tuple[list[Picture], list[Picture]]:
-    """Takes a share of the pictures out of training: the same ones every time, whatever else is in the folder."""
-    if not share:
-        return list(found.pictures), []
-    unique = sorted({p.digest for p in found.pictures})
-    held = set(unique[: max(1, math.floor(share * len(unique)))])
-    if len(held) == len(unique):
-        raise ValueError(f"validation_share {share}: leaves none of {len(unique)} pictures for training")
-    train_on = [p for p in found.pictures if p.digest not in held]
-    return train_on, list({p.digest: p for p in found.pictures if p.digest in held}.values())
-
-
 def read_finetune(run: Path) -> FinetuneConfig | None:
     """The config of a run folder; None where another kind of run is in it."""
     values = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     return FinetuneConfig.model_validate(values["finetune"]) if "finetune" in values else None
 
 
-def _digest(pictures: list[Picture]) -> str:
+def _digest(samples: list[Sample]) -> str:
     digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update(f"{picture.digest} {picture.size} {picture.caption}\n".encode())
+    for sample in samples:
+        digest.update(f"{sample.piece} {sample.size} {'|'.join(sample.captions)}\n".encode())
     return digest.hexdigest()
 
 

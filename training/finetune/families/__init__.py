@@ -10,10 +10,11 @@ from training.finetune.families import (
     stable_diffusion_xl,
     wan,
 )
-from training.finetune.families.base import FAMILIES, Draws, Family, draw, open_family
+from training.finetune.families.base import FAMILIES, Clip, Draws, Family, draw, open_family
 
 __all__ = [
     "FAMILIES",
+    "Clip",
     "Draws",
     "Family",
     "animator",

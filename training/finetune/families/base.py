@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from models.loading import check_folder
 from models.quiet import quiet_loading
 from pose.registry import Registry
+from pose.sequence import PoseSequence
+from training.finetune.data.buckets import Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,20 @@ class Draws:
     """In 0..1, for noise levels."""
     normal: Float[Tensor, "batch"]
     """Standard normal, for noise levels."""
+    seeds: tuple[int, ...] = ()
+    """One a sample, for what else a family draws in training; empty where a loss is measured, and nothing may vary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What a task may look at."""
+
+    pixels: Float[Tensor, "frames 3 height width"]
+    """-1..1."""
+    reference: int
+    """The frame that the reference is drawn to be, where any will do."""
+    poses: PoseSequence | None
+    """The body in every frame, in px of the frames; where the task wants it."""
 
 
 def draw(shape: torch.Size, seeds: Sequence[int], device: torch.device) -> Draws:
@@ -57,6 +73,12 @@ class Family(abc.ABC):
     """The pipeline's part that is trained."""
     may_lack: ClassVar[tuple[str, ...]] = ()
     """Parts without which the pipeline works, though diffusers asks for them."""
+    max_tokens: ClassVar[int | None] = None
+    """What a caption is cut to; None for what the tokenizer says."""
+    tasks: ClassVar[tuple[str, ...]] = ("text-to-image",)
+    """What it can be trained on, the usual one first."""
+    conditioned: ClassVar[frozenset[str]] = frozenset()
+    """The tasks for which `conditions` has something to say."""
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self.pipeline: Any = pipeline
@@ -78,13 +100,19 @@ class Family(abc.ABC):
 
     @property
     def frames_multiple(self) -> int:
-        """Clips have k times this many frames and one more; 0 where only single pictures make sense."""
+        """0 = single pictures only; else clips have k*factor+1 frames."""
         return 0
 
-    @property
-    def frames_least(self) -> int:
-        """The fewest frames that it can be trained on."""
-        return 1
+    def wants(self, task: str) -> Wanted:
+        """What a task takes; by default clips of four times `frames_multiple` and one frames, and pictures as well."""
+        return Wanted(frames=4 * self.frames_multiple + 1, factor=self.frames_multiple)
+
+    def num_tokens_cut(self, caption: str) -> int:
+        """How many tokens of a caption are more than the first text encoder reads."""
+        tokenizer = getattr(self.pipeline, "tokenizer", None)
+        if tokenizer is None:
+            return 0
+        return max(0, len(tokenizer(caption).input_ids) - int(self.max_tokens or tokenizer.model_max_length))
 
     @abc.abstractmethod
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
@@ -94,6 +122,13 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def embed(self, caption: str) -> dict[str, Tensor]:
         """What the loss needs of a caption; without a batch dimension."""
+
+    def conditions(self, task: str, clip: Clip) -> dict[str, Tensor]:
+        """What else the loss of a task needs of a clip, beside `encode`; without a batch dimension, kept on disk.
+
+        This is the hook for tasks with more inputs than latents and text; by default nothing.
+        """
+        return {}
 
     @abc.abstractmethod
     def loss(
@@ -110,6 +145,11 @@ class Family(abc.ABC):
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
     ) -> UInt8[Tensor, "frames height width 3"]:
         """A picture of the prompt, (width, height) px; or a clip, where the kind makes clips."""
+
+    def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
+        """What a task makes of a clip's conditions and a prompt; by default of the prompt alone, of its length."""
+        height, width = clip.pixels.shape[-2:]
+        return self.sample(prompt, (width, height), seed, len(clip.pixels))
 
     def to(self, device: torch.device) -> None:
         """Moves all parts."""

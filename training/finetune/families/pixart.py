@@ -19,8 +19,7 @@ class PixArtAlpha(TextToPicture):
     component: ClassVar[str] = "transformer"
     # without binning the size is the asked one
     asked: ClassVar[dict[str, Any]] = {"use_resolution_binning": False, "clean_caption": False}
-    max_tokens: ClassVar[int] = 120
-    """What the pipeline cuts a caption to."""
+    max_tokens: ClassVar[int | None] = 120  # the pipeline's
 
     @property
     def multiple(self) -> int:
@@ -66,4 +65,4 @@ class PixArtSigma(PixArtAlpha):
     """As alpha, with longer captions (arXiv 2403.04692)."""
 
     about: ClassVar[str] = "PixArt-Sigma"
-    max_tokens: ClassVar[int] = 300
+    max_tokens: ClassVar[int | None] = 300

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from models.codecs import encode_latents, reference_latents
 from pose.media import to_uint8
-from training.finetune.families.base import FAMILIES, Draws
+from training.finetune.data.buckets import Wanted
+from training.finetune.families.base import FAMILIES, Clip, Draws
 from training.finetune.families.denoising import Denoising
 from training.finetune.families.objectives import Objective, objective_of
 from training.finetune.families.pictures import SAMPLE_STEPS
 
-MAX_TOKENS = 512
-"""What the pipelines cut a caption to; the transformer with an image encoder counts on it."""
 GREY = (128, 128, 128)
+FPS, FPS_IN_PLACE = 16.0, 24.0
+"""Of the videos that Wan 2.1 and 2.2 A14B learned from, and of those of 2.2 5B."""
 
 
 @FAMILIES.register("WanPipeline")
@@ -27,6 +28,8 @@ class Wan(Denoising):
 
     about: ClassVar[str] = "Wan, text to video"
     component: ClassVar[str] = "transformer"
+    tasks: ClassVar[tuple[str, ...]] = ("text-to-video",)
+    max_tokens: ClassVar[int | None] = 512  # the pipeline's; the transformer with an image encoder counts on it
 
     def _objective(self) -> Objective:
         if self.pipeline.transformer is None:
@@ -44,6 +47,15 @@ class Wan(Denoising):
         """The codec's factor in time."""
         return int(self.pipeline.vae.config.scale_factor_temporal)
 
+    @property
+    def _in_place(self) -> bool:
+        """Whether it is Wan 2.2 5B, which has a timestep for every token."""
+        return bool(self.pipeline.config.expand_timesteps)
+
+    def wants(self, task: str) -> Wanted:
+        """Clips of four times the factor and one frames, at the model's rate; pictures as well."""
+        return replace(super().wants(task), fps=FPS_IN_PLACE if self._in_place else FPS)
+
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
         """Latents of mean 0 and deviation 1.
@@ -60,7 +72,7 @@ class Wan(Denoising):
     def embed(self, caption: str) -> dict[str, Tensor]:
         """T5's tokens, zeros where there are none."""
         tokens, _ = self.pipeline.encode_prompt(
-            caption, do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS, device=self.pipeline.device
+            caption, do_classifier_free_guidance=False, max_sequence_length=self.max_tokens, device=self.pipeline.device
         )
         return {"tokens": tokens[0].float()}
 
@@ -97,37 +109,23 @@ class WanImageToVideo(Wan):
     """
 
     about: ClassVar[str] = "Wan, image to video"
+    tasks: ClassVar[tuple[str, ...]] = ("ti2v",)
+    conditioned: ClassVar[frozenset[str]] = frozenset({"ti2v"})
 
-    @property
-    def frames_least(self) -> int:
-        """A clip of one frame is nothing but its first frame."""
-        return self.frames_multiple + 1
-
-    @property
-    def _in_place(self) -> bool:
-        return bool(self.pipeline.config.expand_timesteps)
+    def wants(self, task: str) -> Wanted:
+        """No pictures: a clip of one frame is nothing but its first frame."""
+        return replace(super().wants(task), stills=False)
 
     @torch.no_grad()
-    def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
-        """Latents; mask and latents of the first frame, as the pipeline joins them; the image encoder's tokens.
-
-        Raises:
-            ValueError: it is a picture, or the number of frames is not 4k + 1.
-        """
-        if len(pixels) < self.frames_least:
-            raise ValueError(
-                f"{type(self.pipeline).__name__} learns how a first frame goes on: it needs clips of "
-                f"{self.frames_least} frames or more, got {len(pixels)}; leave pictures out, or train the model "
-                "that makes videos of text"
-            )
-        found = super().encode(pixels)
+    def conditions(self, task: str, clip: Clip) -> dict[str, Tensor]:
+        """Mask and latents of the first frame, as the pipeline joins them; the image encoder's tokens."""
         if self._in_place:
-            return found
-        vae, first = self.pipeline.vae, self._clip(pixels)[:, :, 0]
-        found["reference"] = reference_latents(vae, first, num_frames=len(pixels), mode="first")[0]
-        if self.pipeline.transformer.config.image_dim is not None:
-            shown = Image.fromarray(to_uint8(pixels[0] / 2 + 0.5).cpu().numpy())
-            found["image"] = self.pipeline.encode_image(shown, self.pipeline.device)[0].float()
+            return {}
+        vae, transformer = self.pipeline.vae, self.pipeline.transformer
+        first = clip.pixels[:1].to(vae.device)
+        found = {"reference": reference_latents(vae, first, num_frames=len(clip.pixels), mode="first")[0]}
+        if transformer.config.image_dim is not None:
+            found["image"] = self.pipeline.encode_image(_shown(first[0]), self.pipeline.device)[0].float()
         return found
 
     def predict(
@@ -171,8 +169,19 @@ class WanImageToVideo(Wan):
     def sample(
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
     ) -> UInt8[Tensor, "frames height width 3"]:
-        """By the pipeline, from a grey picture: a prompt names no other; of the fewest frames that move, or more."""
+        """By the pipeline, from a grey picture: a prompt names no other."""
         return self._sample(
             seed, image=Image.new("RGB", size, GREY), prompt=prompt, width=size[0], height=size[1],
-            num_frames=max(frames, self.frames_least),
+            num_frames=max(frames, self.frames_multiple + 1),
         )  # fmt: skip
+
+    def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
+        """By the pipeline, from the clip's first frame."""
+        frames, _, height, width = clip.pixels.shape
+        return self._sample(
+            seed, image=_shown(clip.pixels[0]), prompt=prompt, width=width, height=height, num_frames=frames
+        )
+
+
+def _shown(frame: Float[Tensor, "3 height width"]) -> Image.Image:
+    return Image.fromarray(to_uint8(frame / 2 + 0.5).cpu().numpy())

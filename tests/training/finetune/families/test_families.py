@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.finetune.families import FAMILIES, draw, open_family
+from training.finetune.families import FAMILIES, Clip, draw, open_family
 from training.methods import METHODS, find_scope
 from training.methods.scope import KINDS
 
@@ -14,12 +14,24 @@ from . import makers
 CPU = torch.device("cpu")
 
 
+def length(family):
+    """Frames of the shortest thing that it can be trained on."""
+    want = family.wants(family.tasks[0])
+    return 1 if want.stills else want.factor + 1
+
+
+def encode(family, pixels):
+    """All that the loss needs of a clip, as the learner gathers it."""
+    clip = Clip(pixels=pixels, reference=0, poses=None)
+    return {**family.encode(pixels), **family.conditions(family.tasks[0], clip)}
+
+
 def seen(family, captions=("dog", ""), seed=3):
     """Encoded pictures (clips where there must be), embedded captions and draws."""
     side = family.multiple if family.multiple >= 32 else 16
     generator = torch.Generator().manual_seed(seed)
-    pixels = [torch.rand(family.frames_least, 3, side, side, generator=generator) * 2 - 1 for _ in captions]
-    rows = [family.encode(p) for p in pixels], [family.embed(caption) for caption in captions]
+    pixels = [torch.rand(length(family), 3, side, side, generator=generator) * 2 - 1 for _ in captions]
+    rows = [encode(family, p) for p in pixels], [family.embed(caption) for caption in captions]
     encoded, embedded = ({name: torch.stack([r[name] for r in part]) for name in part[0]} for part in rows)
     return encoded, embedded, draw(encoded["latents"].shape[1:], range(len(captions)), CPU)
 
@@ -152,7 +164,7 @@ def test_a_network_in_half_precision_is_told_in_half_precision(kind, family):
 def test_a_sample_is_a_picture_of_the_asked_size(kind, family):
     side = family.multiple if family.multiple >= 32 else 16
     across = side if kind == "dit" else 2 * side
-    assert family.sample("dog", (across, side), seed=1).shape == (family.frames_least, side, across, 3)
+    assert family.sample("dog", (across, side), seed=1).shape == (length(family), side, across, 3)
 
 
 def test_every_kind_is_registered_with_one_line_for_the_docs():
@@ -162,10 +174,10 @@ def test_every_kind_is_registered_with_one_line_for_the_docs():
 
 
 def test_frames_come_in_the_codecs_fours_where_a_kind_makes_clips(kind, family):
-    video = kind.startswith("wan")
-    assert family.frames_multiple == (4 if video else 0)
-    assert family.frames_least == (5 if kind in makers.CLIPS else 1)
-    if video:
+    want = family.wants(family.tasks[0])
+    assert want.stills == (kind not in makers.CLIPS)
+    if kind.startswith("wan"):
+        assert (want.factor, want.frames) == (4, 17) and want.fps == (24 if kind == "wan_image_in_place" else 16)
         clip = torch.zeros(9, 3, 16, 16)
         assert family.encode(clip)["latents"].shape == (16, 3, 2, 2)
         with pytest.raises(ValueError, match="4k \\+ 1"):
@@ -176,15 +188,20 @@ def test_frames_come_in_the_codecs_fours_where_a_kind_makes_clips(kind, family):
             family.encode(torch.zeros(5, 3, side, side))
 
 
-@pytest.mark.parametrize("kind", list(makers.CLIPS))
-def test_a_kind_that_goes_on_from_a_frame_refuses_a_picture(kind, family):
-    with pytest.raises(ValueError, match="needs clips of 5 frames or more, got 1"):
-        family.encode(torch.zeros(1, 3, 16, 16))
+@pytest.mark.parametrize("kind", ["wan", *makers.CLIPS])
+def test_wan_makes_clips_as_long_as_the_one_that_is_shown(kind, family):
+    clip = Clip(pixels=torch.zeros(5, 3, 16, 16), reference=0, poses=None)
+    assert family.sample_task(family.tasks[0], clip, "dog", seed=1).shape == (5, 16, 16, 3)
 
 
-@pytest.mark.parametrize("kind", ["wan"])
-def test_wan_makes_clips_when_asked(kind, family):
-    assert family.sample("dog", (16, 16), seed=1, frames=5).shape == (5, 16, 16, 3)
+def test_captions_are_counted_as_their_encoders_read_them(kind, family):
+    long = " ".join("abcdefghijklmnopqrstuvwxyz" for _ in range(30))
+    read = {"pixart_alpha": 120, "pixart_sigma": 300, "wan": 512, "wan_image": 512, "wan_image_in_place": 512}.get(
+        kind, 77
+    )
+    whole = 0 if kind == "dit" else len(family.pipeline.tokenizer(long).input_ids)
+    assert family.num_tokens_cut(long) == max(0, whole - read)
+    assert family.num_tokens_cut("dog") == 0
 
 
 def test_the_high_noise_transformer_of_two_is_trained_at_its_own_levels():
@@ -211,7 +228,7 @@ def test_the_first_frame_is_told_as_the_pipeline_tells_it(folder_of):
     _, told = family.pipeline.prepare_latents(
         clip[:1], 1, height=16, width=32, num_frames=5, dtype=torch.float32, device=CPU
     )
-    torch.testing.assert_close(family.encode(clip)["reference"][None], told)
+    torch.testing.assert_close(encode(family, clip)["reference"][None], told)
 
 
 @torch.no_grad()
