@@ -41,7 +41,7 @@ def flags(tmp_path):
         return (
             "train", "--pretrained-model-name-or-path", model, "--train-data-dir", folder, "--method", method,
             *METHODS[method], "--max-train-steps", 3, "--train-batch-size", 2, "--resolution", 32,
-            "--output-dir", tmp_path / "run", "--json", *more,
+            "--set", 'validation_prompts=["dog"]', "--output-dir", tmp_path / "run", "--json", *more,
         )  # fmt: skip
 
     return words
