@@ -111,7 +111,10 @@ def test_a_caption_that_is_no_class_is_refused_in_words(studio, flags, folder_of
     (tmp_path / "pets" / "0.txt").write_text("ctas")
     code, _, err = studio(*flags(folder_of("dit"), "sara", "--set", "max_train_steps=9"))
     assert code == 2
-    assert "'ctas' is no class of this model" in err and "Traceback" not in err
+    # the last line: diffusers logs that it knows no names for classes, to a stream that pytest may have closed
+    assert (
+        err.strip().splitlines()[-1].startswith("error: caption 'ctas' is no class of this model; known are cat, dog")
+    )
 
 
 def test_min_snr_of_a_flow_is_refused_in_words(studio, flags, folder_of):
