@@ -2,6 +2,8 @@
 
     .venv/bin/python benchmarks/finetune.py [--network transformer unet] [--share 0.01] [--output out/finetune.md]
 
+`--network sd15 transformer-4b` are for a GPU: SD 1.5's U-Net (860 M) and a transformer of 4 B, random weights.
+
 One table a network: without and with gradient checkpointing, as ratios to the frozen floor (norm tuning, which does the
 whole backward pass and trains next to nothing) within the same run. Memory is that of all tensor storages, optimizer
 state included; a step is forward, backward and AdamW. Times are medians over rounds in which every method has its turn.
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 from peft import PeftConfig, ShiraConfig, SupertuningConfig
 from storage_peak import StoragePeak
 from torch import Tensor, nn
@@ -79,6 +81,19 @@ class UNet(nn.Module):
 
     def enable_gradient_checkpointing(self) -> None:
         self.net.enable_gradient_checkpointing()
+
+
+class StableDiffusionUNet(UNet):
+    """Of SD 1.5's size (860 M), random weights: for a GPU."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.net = UNet2DConditionModel(cross_attention_dim=768)
+        self.register_buffer("text", torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.net(x, 500, self.text.expand(len(x), -1, -1)).sample
+        return found
 
 
 class MaskedTuner(Tuner):
@@ -157,15 +172,22 @@ def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], T
 
 def build(network: str, flags: argparse.Namespace, checkpointing: bool) -> nn.Module:
     torch.manual_seed(0)
-    model: Any = Transformer(flags.width, flags.blocks) if network == "transformer" else UNet()
+    make: dict[str, Callable[[], Any]] = {
+        "transformer": lambda: Transformer(flags.width, flags.blocks), "unet": UNet,
+        "sd15": StableDiffusionUNet, "transformer-4b": lambda: Transformer(3072, 36),
+    }  # fmt: skip
+    model = make[network]()
     if checkpointing:
         model.enable_gradient_checkpointing()
     return model.to(flags.device, torch.bfloat16).train()
 
 
 def inputs(network: str, flags: argparse.Namespace) -> Tensor:
-    shape = (2, flags.tokens, flags.width) if network == "transformer" else (4, 3, 64, 64)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(flags.device, torch.bfloat16)
+    shapes = {
+        "transformer": (2, flags.tokens, flags.width), "unet": (4, 3, 64, 64),
+        "sd15": (4, 4, 64, 64), "transformer-4b": (2, flags.tokens, 3072),
+    }  # fmt: skip
+    return torch.randn(shapes[network], generator=torch.Generator().manual_seed(0)).to(flags.device, torch.bfloat16)
 
 
 class Trial:
@@ -260,7 +282,12 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", nargs="+", choices=("transformer", "unet"), default=["transformer", "unet"])
+    parser.add_argument(
+        "--network",
+        nargs="+",
+        choices=("transformer", "unet", "sd15", "transformer-4b"),
+        default=["transformer", "unet"],
+    )
     parser.add_argument("--share", type=float, default=0.01, help="share of the numbers that is trained")
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--blocks", type=int, default=4)

@@ -17,9 +17,12 @@ _SMALLEST_CELL_PX: Final = 96
 
 
 def contact_sheet(
-    rows: Sequence[tuple[str, UInt8[Tensor, "frames height width 3"]]], *, fps: float, columns: int = 8
+    rows: Sequence[tuple[str, UInt8[Tensor, "frames height width 3"]]], *, fps: float | None = None, columns: int = 8
 ) -> UInt8[ndarray, "height width 3"]:
-    """Lays out `columns` evenly spaced frames of each named row; a row of one frame is a still and stands once."""
+    """Lays out `columns` evenly spaced frames of each named row; a row of one frame is a still and stands once.
+
+    With `fps` a frame tells its time.
+    """
     length = max(len(frames) for _, frames in rows)
     picks = torch.linspace(0, length - 1, min(columns, length)).round().long().tolist()
     height, width = rows[0][1].shape[1:3]
@@ -38,7 +41,7 @@ def contact_sheet(
             left = column * (cell_width + _MARGIN_PX) + _MARGIN_PX
             if not column:
                 pen.text((left + 1, top + 1), name, fill=(200, 200, 205))
-            else:  # on the right, so that a long name may run into the second cell
+            elif fps is not None:  # on the right, so that a long name may run into the second cell
                 pen.text((left + cell_width - 1, top + 1), f"{pick / fps:.2f} s", fill=(200, 200, 205), anchor="ra")
             picture = Image.fromarray(frames[min(pick, len(frames) - 1)].cpu().numpy())
             sheet.paste(picture.resize((cell_width, cell_height), Image.Resampling.NEAREST), (left, top + _LABEL_PX))

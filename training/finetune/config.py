@@ -39,6 +39,8 @@ class FinetuneConfig(_Section):
     """How it is trained, see `studio methods`."""
     method_options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method."""
+    trainable_share: float | None = Field(default=None, gt=0, le=1)
+    """Sets the method's size (its fraction, its rank) so that it trains nearest to this share of the network."""
     scope: tuple[str, ...] = ()
     """Where it is trained: attention, feed-forward, norms, convolutions, paths with *; after "!" where it is not."""
     data: tuple[DataSet, ...] = Field(min_length=1)

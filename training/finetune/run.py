@@ -25,6 +25,7 @@ from training.finetune.learner import FinetuneLearner
 from training.loop import train
 from training.methods import Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
+from training.methods.sizing import at_share
 from training.run_folder import stopper
 from training.toml import dump_toml
 from training.trained import Tuned
@@ -57,12 +58,14 @@ def finetune(
         )
     family = open_family(folder)
     cache = Cache(config.cache_dir or run / "cache")
-    found = gather(config, family, cache)
-    samples, held_out = split(found.samples, config.validation_share)
     network = family.network
     base = weights_hash(network)
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     scope = find_scope(network, config.scope)
+    if config.trainable_share is not None:
+        method = at_share(method, network, scope, config.trainable_share)
+    found = gather(config, family, cache)
+    samples, held_out = split(found.samples, config.validation_share)
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()  # type: ignore[operator]
     learner = FinetuneLearner(family, samples, held_out, config, cache)
@@ -124,6 +127,8 @@ def _digest(samples: list[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.piece} {sample.size} {'|'.join(sample.captions)}\n".encode())
+        if sample.keypoints is not None:
+            digest.update(sample.keypoints.read_bytes())
     return digest.hexdigest()
 
 

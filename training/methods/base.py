@@ -139,6 +139,17 @@ Losses = Callable[[], Iterable[Float[Tensor, ""]]]
 """Gives losses of a few batches, each with its graph: what a method looks at that chooses by gradients."""
 
 
+def needed(losses: Losses | None, who: str) -> Losses:
+    """The losses, for a method that cannot do without.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if losses is None:
+        raise ValueError(f"{who} chooses by gradients and needs losses of a few batches")
+    return losses
+
+
 class MethodConfig(BaseModel, abc.ABC):
     """The options of a method."""
 
@@ -148,6 +159,8 @@ class MethodConfig(BaseModel, abc.ABC):
     """One line for `studio methods`."""
     paper: ClassVar[str]
     """Where it comes from."""
+    sized_by: ClassVar[str | None] = None
+    """The option that says how many numbers are trained: a share ("fraction") or something that they grow with."""
 
     @property
     def needs_losses(self) -> bool:

@@ -19,6 +19,11 @@ def fisher(weight: Tensor, grad: Tensor) -> Tensor:
     return grad.square()
 
 
+def size_of_gradient(weight: Tensor, grad: Tensor) -> Tensor:
+    """|g|, SHiRA's Grad (arXiv 2406.13175, sec. 3)."""
+    return grad.abs()
+
+
 def gradient_scores(
     model: nn.Module, tensors: Mapping[str, nn.Parameter], losses: Losses, rule: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, Float[Tensor, "..."]]:

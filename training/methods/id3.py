@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses
+from training.methods.base import METHODS, Losses, needed
 from training.methods.calibration import gradient_scores
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered
 
@@ -20,6 +20,7 @@ class ID3(InPlaceMethod):
 
     about: ClassVar[str] = "a set that grows round by round, by gradient over magnitude"
     paper: ClassVar[str] = "ID3, arXiv 2408.14470"
+    sized_by: ClassVar[str | None] = "fraction"
 
     fraction: float = Field(default=0.01, gt=0, le=1)
     """Share of the numbers that is trained in the end."""
@@ -43,12 +44,7 @@ class ID3(InPlaceMethod):
         The paper looks at the gradients of every step, which costs a dense gradient of all weights each time; here a
         few batches are looked at in every round.
         """
-        if losses is None:
-            raise ValueError("id3 chooses by gradients and needs losses of a few batches")
-        names = [n for n, _ in model.named_parameters() if scope.holds(n)]
-        if not names:
-            raise ValueError("there is nothing to train in the scope")
-        return ID3Tuner(model, names, self, losses)
+        return ID3Tuner(model, list(parameters_in(model, scope)), self, needed(losses, "id3"))
 
 
 class ID3Tuner(InPlaceTuner):

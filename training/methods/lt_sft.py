@@ -21,6 +21,7 @@ class LTSFT(MethodConfig):
 
     about: ClassVar[str] = "first everything, then from the start what moved most: as much memory as full, twice"
     paper: ClassVar[str] = "LT-SFT, arXiv 2110.07560"
+    sized_by: ClassVar[str | None] = "fraction"
 
     fraction: float = Field(default=0.01, gt=0, le=1)
     """Share of the numbers that is trained in the second part."""

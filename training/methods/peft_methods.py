@@ -88,6 +88,8 @@ class PeftTuner(Tuner):
 class PeftMethod(MethodConfig):
     """A method of PEFT on every linear layer and convolution in the scope."""
 
+    sized_by: ClassVar[str | None] = "rank"
+
     rank: int = Field(default=16, ge=1)
     """Rank of the adapter."""
 

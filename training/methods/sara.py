@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, Tuner
 from training.methods.inplace import InPlaceMethod, InPlaceTuner, Piece
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, magnitude
 from training.methods.supports import Scattered
 
@@ -36,6 +36,7 @@ class SaRA(InPlaceMethod):
 
     about: ClassVar[str] = "the smallest weights of the whole network, wherever they are"
     paper: ClassVar[str] = "SaRA, arXiv 2409.06633"
+    sized_by: ClassVar[str | None] = "fraction"
 
     fraction: float | None = Field(default=0.02, gt=0, le=1)
     """Share of the scope's numbers that is trained."""
@@ -68,10 +69,8 @@ class SaRA(InPlaceMethod):
 
     def attach(self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None) -> "SaRATuner":
         """Chooses by magnitude, computed in float32 on the CPU so that every machine chooses alike."""
-        tensors = {name: p for name, p in model.named_parameters() if scope.holds(name)}
+        tensors = parameters_in(model, scope)
         total = sum(p.numel() for p in tensors.values())
-        if not total:
-            raise ValueError("there is nothing to train in the scope")
         scores = {name: magnitude(p) for name, p in tensors.items()}
         if self.threshold is not None:
             count = sum(int((make() < self.threshold).sum()) for make in scores.values())
@@ -166,16 +165,31 @@ def nuclear_direction(piece: Piece, values: Float[Tensor, "count"]) -> Float[Ten
     return matrix_sign(matrix.view(rows, -1)).flatten()[index].to(values.dtype)
 
 
-def matrix_sign(matrix: Float[Tensor, "rows columns"], steps: int = 24) -> Float[Tensor, "rows columns"]:
-    """U V^T of U S V^T, without a decomposition: Newton-Schulz, in the matrix's type.
+_POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+)
+"""Quintics a x + b x^3 + c x^5, each the best for where the one before has brought singular values of 1e-3 .. 1
+(Polar Express, arXiv 2505.16932)."""
+_SETTLE = ((1.875, -1.25, 0.375),) * 2
+"""Steps of order three towards 1, which never overshoot."""
+_ROOM = 1.02
+"""Rounding in bfloat16 must not carry a singular value out of the range of the next quintic, which would explode."""
 
-    Quintic steps x (15 - 10 x^2 + 3 x^4) / 8 of order three, which never overshoot; singular values below about
-    1e-6 of the largest do not arrive.
+
+def matrix_sign(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """U V^T of U S V^T, without a decomposition, by seven products of polynomials, in the matrix's type.
+
+    Singular values below about 1e-3 of the matrix's Frobenius norm do not arrive at 1.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / x.norm().clamp(min=1e-30)
-    for _ in range(steps):
+    x = x / (x.norm() * _ROOM).clamp(min=1e-30)
+    near = [(a / _ROOM, b / _ROOM**3, c / _ROOM**5) for a, b, c in _POLAR_EXPRESS]
+    for a, b, c in (*near, *_SETTLE):
         gram = x @ x.T
-        x = 1.875 * x + (-1.25 * gram + 0.375 * gram @ gram) @ x
+        x = a * x + (b * gram + c * gram @ gram) @ x
     return x.T if tall else x

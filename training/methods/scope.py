@@ -66,6 +66,18 @@ class Scope:
         return any(not path or name == path or name.startswith(path + ".") for path in self.modules)
 
 
+def parameters_in(model: nn.Module, scope: Scope) -> dict[str, nn.Parameter]:
+    """The parameters that a scope holds, by name.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = {name: p for name, p in model.named_parameters() if scope.holds(name)}
+    if not found:
+        raise ValueError(f"there is nothing to train in the scope {', '.join(scope.modules)}")
+    return found
+
+
 def find_scope(model: nn.Module, words: Sequence[str] = ()) -> Scope:
     """Finds the modules that words name; without words it is the whole network.
 

@@ -3,21 +3,23 @@
 The kinds of SHiRA (arXiv 2406.13175), Super-Tuning (arXiv 2607.09287), PaFi and FISH (Fisher) are choices here.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import torch
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses
-from training.methods.calibration import fisher, gradient_scores, snip
+from training.methods.base import METHODS, Losses, needed
+from training.methods.calibration import fisher, gradient_scores, size_of_gradient, snip
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import Score, choose, fixed, magnitude
 from training.methods.supports import Columns, Rows, Scattered, Support
 
-Selector = Literal["smallest", "largest", "random", "snip", "fisher"]
+Selector = Literal["smallest", "largest", "random", "snip", "fisher", "gradient"]
+
+_BY_GRADIENT: Final = {"snip": snip, "fisher": fisher, "gradient": size_of_gradient}
 
 
 @METHODS.register("sparse")
@@ -25,14 +27,16 @@ class Sparse(InPlaceMethod):
     """Trains a share of the numbers in place, chosen by a rule."""
 
     about: ClassVar[str] = (
-        "a share of the numbers by any rule: smallest, largest, random, SNIP, Fisher; or rows, columns"
+        "a share of the numbers by any rule: smallest, largest, random, SNIP, Fisher; or rows, columns, blocks"
     )
     paper: ClassVar[str] = "SHiRA, arXiv 2406.13175; SNIP, arXiv 1810.02340; FISH, arXiv 2111.09839"
+    sized_by: ClassVar[str | None] = "fraction"
 
     selector: Selector = "largest"
-    """smallest, largest: by |w|; snip: by |w g|; fisher: by g^2; random."""
-    structure: Literal["single", "rows", "columns", "blocks"] = "single"
-    """Single numbers, or whole rows, input columns or blocks of `block` x `block` of every matrix and filter."""
+    """smallest, largest: by |w|; snip: by |w g|; fisher: by g^2; gradient: by |g|; random."""
+    structure: Literal["single", "rows", "columns", "blocks", "cross"] = "single"
+    """Single numbers; or of every matrix and filter whole rows, input columns, blocks of `block` x `block`, or a cross:
+    rows and columns, half each, and the diagonal (SHiRA's Struct)."""
     per_tensor: bool = True
     """The share is that of every tensor (SHiRA); else of all numbers together, where some tensors may have none."""
     fraction: float = Field(default=0.01, gt=0, le=1)
@@ -42,20 +46,23 @@ class Sparse(InPlaceMethod):
 
     @property
     def needs_losses(self) -> bool:
-        """SNIP and Fisher do."""
-        return self.selector in ("snip", "fisher")
+        """What looks at gradients does."""
+        return self.selector in _BY_GRADIENT
 
     def attach(
         self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None
     ) -> InPlaceTuner:
         """Scores every number in the scope, sums the scores of a structure, and chooses."""
-        tensors = {n: p for n, p in model.named_parameters() if scope.holds(n)}
+        tensors = parameters_in(model, scope)
         if self.structure != "single":
             # a vector has no rows, and a grouped filter's columns are not input channels
             tensors = {n: p for n, p in tensors.items() if p.ndim > 1 and _module(model, n, "groups", 1) == 1}
-        if not tensors:
-            raise ValueError("there is nothing to train in the scope")
+            if not tensors:
+                raise ValueError(f"no tensor in the scope has {self.structure}")
         scores = self._scores(model, tensors, rng, losses)
+        if self.structure == "cross":
+            crosses = {n: _cross(score(), self.fraction, self.selector == "smallest") for n, score in scores.items()}
+            return InPlaceTuner(model, {n: Scattered(index, tensors[n].shape) for n, index in crosses.items()})
         scores = {n: self._grouped(score) for n, score in scores.items()}
         sets = [{n: s} for n, s in scores.items()] if self.per_tensor else [scores]
         supports: dict[str, Support] = {}
@@ -74,10 +81,8 @@ class Sparse(InPlaceMethod):
         if self.selector == "random":
             seeds = {n: int(torch.randint(1 << 62, (), generator=rng)) for n in tensors}
             return {n: _random(p.shape, seeds[n]) for n, p in tensors.items()}
-        if losses is None:
-            raise ValueError(f"selector {self.selector} chooses by gradients and needs losses of a few batches")
-        by = snip if self.selector == "snip" else fisher
-        found = gradient_scores(model, tensors, losses, by)
+        losses = needed(losses, f"selector {self.selector}")
+        found = gradient_scores(model, tensors, losses, _BY_GRADIENT[self.selector])
         return {n: fixed(score) for n, score in found.items()}
 
     def _grouped(self, score: Score) -> Score:
@@ -119,6 +124,19 @@ def _over(score: Tensor, structure: str, block: int) -> Tensor:
     sums = matrix.new_zeros(rows * block, columns * block)
     sums[: matrix.shape[0], : matrix.shape[1]] = matrix
     return rearrange(sums, "(r a) (c b) -> (r c) (a b)", a=block, b=block).mean(1)
+
+
+def _cross(score: Tensor, fraction: float, smallest: bool) -> Tensor:
+    """Flat indices of the best rows and columns, half each, and of the diagonal: the share of a tensor in all."""
+    matrix = score.flatten(1) * (-1 if smallest else 1)
+    height, width = matrix.shape
+    diagonal = torch.arange(min(height, width))
+    half = max(0.0, fraction * matrix.numel() - len(diagonal)) / 2
+    chosen = torch.zeros(height, width, dtype=torch.bool)
+    chosen[diagonal, diagonal] = True
+    chosen[matrix.mean(1).topk(min(height, round(half / width))).indices] = True
+    chosen[:, matrix.mean(0).topk(min(width, round(half / height))).indices] = True
+    return chosen.flatten().nonzero().squeeze(1)
 
 
 def _of_blocks(index: Tensor, shape: torch.Size, block: int) -> Tensor:

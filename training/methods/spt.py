@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.methods.base import METHODS, Losses, MethodConfig, ParamGroup, Tuner
+from training.methods.base import METHODS, Losses, MethodConfig, ParamGroup, Tuner, needed
 from training.methods.calibration import fisher, gradient_scores
 from training.methods.inplace import InPlaceTuner, read_delta
 from training.methods.peft_methods import LoRA, PeftTuner
-from training.methods.scope import Scope
+from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered, Support
 
@@ -22,6 +22,7 @@ class SPT(MethodConfig):
 
     about: ClassVar[str] = "the most sensitive numbers; matrices with many of them get a LoRA"
     paper: ClassVar[str] = "SPT, arXiv 2303.08566"
+    sized_by: ClassVar[str | None] = "fraction"
 
     fraction: float = Field(default=0.005, gt=0, le=1)
     """Share of the numbers that is chosen by sensitivity."""
@@ -37,12 +38,8 @@ class SPT(MethodConfig):
 
     def attach(self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None) -> Tuner:
         """Chooses, and decides for each matrix which form it takes."""
-        if losses is None:
-            raise ValueError("spt chooses by gradients and needs losses of a few batches")
-        tensors = {n: p for n, p in model.named_parameters() if scope.holds(n)}
-        if not tensors:
-            raise ValueError("there is nothing to train in the scope")
-        found = gradient_scores(model, tensors, losses, fisher)
+        tensors = parameters_in(model, scope)
+        found = gradient_scores(model, tensors, needed(losses, "spt"), fisher)
         scores = {n: fixed(s) for n, s in found.items()}
         total = sum(p.numel() for p in tensors.values())
         index = choose(scores, max(1, round(self.fraction * total)), largest=True)

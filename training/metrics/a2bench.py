@@ -115,7 +115,7 @@ def animated(
     *,
     explicit: bool = True,
     implicit: bool = True,
-    steps: int = 10,
+    steps: int = 8,
     guidance: float = 1.0,
     seed: int = 0,
 ) -> Method:
@@ -242,7 +242,7 @@ def rows(
     settings: Sequence[Setting],
     count: int,
     *,
-    steps: int = 10,
+    steps: int = 8,
     guidance: float = 1.0,
     on_start: Callable[[Setting, str, int], None] = lambda s, m, n: None,
     on_clips: Callable[[int], None] = lambda n: None,

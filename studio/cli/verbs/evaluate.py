@@ -40,7 +40,7 @@ class EvaluateAnimationRequest(Request):
     """a: driven by a human body's skeleton; b: by its own; t: no pose, the background moves after the text."""
     limit: Annotated[int, Field(ge=2, le=100)] = 100
     """Characters in the suite. Frechet distances compare only at equal numbers."""
-    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 8
     """Denoising steps of every video."""
     guidance_scale: Annotated[float, Field(ge=0, le=50)] = 1.0
     """How much text and pose count; 1 is off and twice as fast."""

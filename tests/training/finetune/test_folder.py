@@ -76,6 +76,7 @@ def kinds(folder):
 def test_captions_that_belong_to_nothing_are_found(tmp_path):
     picture(tmp_path / "a.png", "red")
     (tmp_path / "b.txt").write_text("of nothing")
+    (tmp_path / "README.txt").write_text("no caption")
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "c.png", "text": "of nothing"}))
     assert kinds(tmp_path) == {("b.txt", "orphan caption"), ("metadata.jsonl", "caption of no file")}
 
@@ -88,6 +89,14 @@ def test_metadata_that_cannot_be_understood_is_named(text, tmp_path):
     picture(tmp_path / "a.png", "red")
     (tmp_path / "metadata.jsonl").write_text(text)
     assert kinds(tmp_path) == {("metadata.jsonl", "unreadable metadata")}
+
+
+def test_rows_of_files_that_are_left_out_or_in_quarantine_are_no_trouble(tmp_path):
+    for name in ("train/a.png", "test/b.png", "_quarantine/train/c.png"):
+        picture(tmp_path / name, "red")
+    rows = [{"file_name": name, "text": "x"} for name in ("train/a.png", "test/b.png", "train/c.png")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert kinds(tmp_path) == set()
 
 
 def test_metadata_in_another_format_is_told_and_not_passed_over(tmp_path):

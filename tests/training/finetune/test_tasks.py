@@ -13,7 +13,7 @@ from training.finetune.data.poses import find_poses, place_poses
 from training.finetune.families import open_family
 from training.finetune.gather import gather
 from training.finetune.learner import FinetuneLearner
-from training.finetune.run import finetune
+from training.finetune.run import finetune, read_finetune
 from training.tasks import Task
 
 from .conftest import brightening, picture, video
@@ -181,7 +181,8 @@ def test_tasks_of_a_table_are_trained_in_turn_and_measured_each(animator, dances
     assert isinstance(events[-1], Finished)
     each = [metrics[f"loss_at_fixed_noise_{task}"] for task in table]
     assert metrics["loss_at_fixed_noise"] == pytest.approx((each[0] + each[1] + 2 * each[2]) / 4)
-    # and goes on with the same config
+    # what is written down of it is read back, and goes on
+    assert read_finetune(tmp_path / "run") == told
     list(finetune(told, tmp_path / "run", resume=True, device="cpu"))
 
 
@@ -239,3 +240,9 @@ def test_a_stream_of_clips_has_references_from_all_over_the_clip(dances, animato
     wanted = {"animation": Wanted(frames=13, factor=4, fps=12.0, poses=True)}
     stream = Stream(find_samples(told.data, wanted, resolution=32, multiple=16).samples, told)
     assert {view.reference for k in range(20) for view in stream.take(2 * k, 2)} == {0, 4, 8, 12}
+
+
+def test_tokens_that_no_encoder_reads_are_counted(animator, stable_diffusion):
+    assert open_family(stable_diffusion).num_tokens_cut(" ".join("abcde" * 16)) == 80 + 2 - 77
+    assert open_family(animator).num_tokens_cut("a dog " * 16) == 32 + 2 - 16
+    assert open_family(animator).num_tokens_cut("a dog") == 0

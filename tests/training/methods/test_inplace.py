@@ -90,3 +90,15 @@ def test_the_matrix_sign_is_that_of_the_decomposition():
     matrix = torch.randn(70, 130, generator=torch.Generator().manual_seed(0)) * (torch.rand(70, 130) < 0.05)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     torch.testing.assert_close(matrix_sign(matrix), u @ v, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(128, 384), (300, 70), (96, 512), (256, 256)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_matrix_sign_of_few_small_numbers_is_right_in_bfloat16_too(shape, seed):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.03
+    small = weight.abs() <= weight.abs().flatten().kthvalue(weight.numel() // 50).values
+    matrix = weight * small
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    wanted, found = (u @ v)[small], matrix_sign(matrix.bfloat16()).float()[small]
+    assert F.cosine_similarity(found, wanted, dim=0) > 0.998
+    assert found.norm() / wanted.norm() == pytest.approx(1, abs=0.01)

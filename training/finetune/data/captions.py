@@ -6,11 +6,13 @@ import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.finetune.data.folder import Listing
+from training.finetune.data.folder import QUARANTINE, Listing
 from training.finetune.data.problems import Problem, error, warning
 
 _TEXT = ("text", "caption", "captions", "prompt")
 """Columns that hold captions; the first one that is there."""
+_PAPERS = {"readme", "license", "licence", "notice", "requirements"}
+"""Text files that come with data sets and are no captions."""
 
 
 class Captions:
@@ -43,7 +45,7 @@ class Captions:
         """Text files that belong to nothing."""
         stems = {path.with_suffix("") for path in self._listing.files}
         for path in self._listing.others:
-            if path.suffix == ".txt" and path.with_suffix("") not in stems:
+            if path.suffix == ".txt" and path.with_suffix("") not in stems and path.stem.lower() not in _PAPERS:
                 why = "is a caption without a picture or video of its name"
                 yield warning(path, "orphan caption", why, "rename it, or remove it")
 
@@ -65,6 +67,8 @@ class Captions:
         if not isinstance(name, str) or not name:
             raise ValueError(f"line {number} has no file_name")
         name = posixpath.normpath(posixpath.join(place, name.replace("\\", "/")))
+        if name not in names and any((self._listing.folder / place / name).is_file() for place in ("", QUARANTINE)):
+            return  # of a split that is left out, or in quarantine
         if name not in names:
             why = f"line {number} is the caption of {name}, which is not there"
             self.problems.append(warning(path, "caption of no file", why, "correct file_name, or remove the line"))

@@ -41,6 +41,12 @@ class Animator(Family):
     component: ClassVar[str] = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("text-to-image", "ti2v", "animation")
     conditioned: ClassVar[frozenset[str]] = frozenset({"ti2v", "animation"})
+    unrelated: ClassVar[tuple[str, ...]] = (
+        "a person waving a hand in a town", "a juice box dancing in the hills, rain falls",
+        "a bean walking in a room with a window", "a blob with long rabbit ears jumping under a blue sky",
+        "a stubby figure running in front of green hills", "an ape with long arms clapping before a plain wall",
+        "a lanky figure bowing in a street with red houses", "a round monster standing still, snow falls",
+    )  # fmt: skip
 
     @property
     def network(self) -> AnimateXTransformer3DModel:
@@ -158,9 +164,13 @@ class Animator(Family):
         if rngs:
             pairs = zip(found, rngs, strict=True)
             driving = [augment_poses(pose, self._bodies, BENT, rng)[0] for pose, rng in pairs]
-        skeletons = draw_skeletons(driving, references, found, size=size, device=told.reference.device)
-        ipi = self.pipeline.ipi if "motion" in encoded else None
-        return with_poses(told, skeletons, encoded.get("motion"), self.pipeline.epi, ipi)
+        # the indicators may have been moved to main memory, where the memory ladder puts what is not trained
+        own, device = self.pipeline.epi.device, told.reference.device
+        skeletons = draw_skeletons(driving, references, found, size=size, device=own)
+        seen = encoded["motion"].to(own) if "motion" in encoded else None
+        told = with_poses(told, skeletons, seen, self.pipeline.epi, self.pipeline.ipi)
+        parts = ("explicit", "reference_pose", "implicit")
+        return replace(told, **{name: part.to(device) for name in parts if (part := getattr(told, name)) is not None})
 
     @cached_property
     def _bodies(self) -> list[PoseSequence]:

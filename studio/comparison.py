@@ -1,0 +1,190 @@
+"""Trains the same data, seed and steps by several methods, one process each, and puts the results side by side."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from studio.cli.verbs.quality import SCORES
+from studio.errors import RequestError, did_you_mean
+from studio.files import moved_in
+from studio.jobs import Job, start
+from training.toml import dump_toml
+
+LOSSES: Final = ("validation_loss", "loss_at_fixed_noise")
+"""What a run measures at its end, the better one first."""
+OnProgress = Callable[[str, float], None]
+"""Told what is done and how far (0..1) it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way of training."""
+
+    method: str
+    share: float | None
+    """Share of the network that is trained; None for a method without a size, or as the config says."""
+    rate: float | None
+    """Learning rate; None for the method's own."""
+
+    @property
+    def name(self) -> str:
+        """Names its folder."""
+        parts = [self.method]
+        parts += [f"{self.share:g}"] if self.share is not None else []
+        parts += [f"lr{self.rate:g}"] if self.rate is not None else []
+        return "-".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What came of a variant."""
+
+    method: str
+    trainable_share: float | None
+    trainable_parameters: int | None = None
+    learning_rate: float | None = None
+    loss: float | None = None
+    """On fixed noise: of held-out pictures where there are some."""
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds_per_step: float | None = None
+    """The median."""
+    peak_memory_bytes: int | None = None
+    """Of the whole process."""
+    adapter_bytes: int | None = None
+    run: str = ""
+    error: str | None = None
+
+
+def parse_methods(text: str, known: Sequence[str]) -> list[tuple[str, float | None]]:
+    """Reads "lora@1e-3,sara": names with the learning rate that each takes, if not its own.
+
+    Raises:
+        RequestError: a name is unknown or twice there, or a rate is no number above 0.
+    """
+    found: list[tuple[str, float | None]] = []
+    for word in known if text == "all" else [w.strip() for w in text.split(",") if w.strip()]:
+        name, at, rate = word.partition("@")
+        if name not in known:
+            raise RequestError(
+                f"--methods {name}: no such method{did_you_mean(name, known)}; known are all, {', '.join(known)}"
+            )
+        found.append((name, numbers(f"--methods {word}", rate)[0] if at else None))
+    if not found:
+        raise RequestError(f"--methods {text!r}: names no method; give some of {', '.join(known)}, or all")
+    if len({name for name, _ in found}) < len(found):
+        raise RequestError(f"--methods {text}: names a method twice")
+    return found
+
+
+def numbers(flag: str, text: str) -> list[float]:
+    """Reads numbers above 0, with commas between.
+
+    Raises:
+        RequestError: one is not.
+    """
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise RequestError(f"{flag} {text}: must be numbers above 0 with commas between, such as 0.005,0.02")
+    return found
+
+
+class Comparison:
+    """Runs variants in a folder. What is there already is not done again, so it goes on where it was stopped."""
+
+    def __init__(
+        self, values: Mapping[str, Any], folder: Path, *, device: str, score: Sequence[str], on_progress: OnProgress
+    ) -> None:
+        """`values` are the config's; `score` the words of `studio evaluate quality` beside the run."""
+        self._values, self._folder, self._device, self._score = values, folder, device, score
+        self._on_progress = on_progress
+        self.done, self.total = 0, 0
+
+    def best_rate(self, method: str, share: float | None, rates: Sequence[float]) -> float:
+        """Trains with every rate and returns that of the lowest loss on fixed noise.
+
+        Raises:
+            RequestError: it failed with all of them.
+        """
+        rows = [self.train(Variant(method=method, share=share, rate=rate)) for rate in rates]
+        losses = {rate: row.loss for rate, row in zip(rates, rows, strict=True) if row.loss is not None}
+        if not losses:
+            raise RequestError(f"{method} failed with every learning rate: {rows[0].error}")
+        return min(losses, key=lambda rate: losses[rate])
+
+    def train(self, variant: Variant) -> Row:
+        """Trains a variant, or reads what came of it; what it does not say is None."""
+        run = self._folder / variant.name
+        result = run / "result.json"
+        self.done += 1
+        if not result.is_file():
+            begun = any(run.glob("checkpoint-*"))
+            config = self._config_of(variant)
+            words = ["resume", str(run)] if begun else ["train", str(config), "--output-dir", str(run)]
+            found = self._do(words, run, "training")
+            if "error" in found:
+                share, rate = variant.share, variant.rate
+                return Row(
+                    method=variant.method, trainable_share=share, learning_rate=rate, run=str(run), error=found["error"]
+                )
+            result.write_text(json.dumps(found), encoding="utf-8")
+        return self._row(variant, run, json.loads(result.read_text(encoding="utf-8")))
+
+    def scored(self, variant: Variant) -> Row:
+        """Trains a variant and scores what it makes."""
+        row = self.train(variant)
+        run = self._folder / variant.name
+        if row.error is not None:
+            return row
+        if not (run / SCORES).is_file():
+            found = self._do(["evaluate", "quality", str(run), *self._score], run, "scoring")
+            if "error" in found:
+                return Row(**{**asdict(row), "error": found["error"]})
+        scores = {s["name"]: s["value"] for s in json.loads((run / SCORES).read_text(encoding="utf-8"))}
+        return Row(**{**asdict(row), "scores": scores})
+
+    def _config_of(self, variant: Variant) -> Path:
+        """Writes what `studio train` is told; the options of the config belong to its own method."""
+        values = dict(self._values)
+        values["method"], values["trainable_share"] = variant.method, variant.share
+        if variant.method != self._values.get("method", "sara"):
+            values["method_options"] = {}
+        if variant.rate is not None:
+            values["learning_rate"] = variant.rate
+        path = self._folder / f"{variant.name}.toml"
+        with moved_in(path) as staged:
+            staged.write_text(dump_toml({"finetune": values}), encoding="utf-8")
+        return path
+
+    def _do(self, words: Sequence[str], run: Path, what: str) -> dict[str, Any]:
+        folder = self._folder / "jobs" / f"{run.name}-{what}"
+        folder.mkdir(parents=True, exist_ok=True)
+        job: Job = start([*words, "--device", self._device], folder)
+        name = f"{run.name} ({self.done} of {self.total}), {what}"
+        try:
+            while (status := job.wait(1.0)).state == "running":
+                self._on_progress(name, status.share)
+        except KeyboardInterrupt:
+            job.cancel()
+            job.wait(120)
+            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
+        return status.result
+
+    def _row(self, variant: Variant, run: Path, result: dict[str, Any]) -> Row:
+        events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+        steps = [event for event in events if event["event"] == "step"]
+        metrics = result.get("metrics") or {}
+        return Row(
+            method=variant.method, trainable_share=variant.share,
+            trainable_parameters=result.get("trainable_parameters"),
+            learning_rate=max(event["learning_rate"] for event in steps),
+            loss=next((metrics[name] for name in LOSSES if name in metrics), None),
+            seconds_per_step=statistics.median(event["seconds"] for event in steps),
+            peak_memory_bytes=result.get("peak_memory_bytes"),
+            adapter_bytes=Path(result["adapter"]).stat().st_size if result.get("adapter") else None, run=str(run),
+        )  # fmt: skip

@@ -1,0 +1,34 @@
+"""Plots of results, as PNG files."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from studio.comparison import Row
+
+
+def quality_plot(rows: "Sequence[Row]", path: Path) -> None:
+    """Draws how near each method came, by trained numbers and by what it changed of unrelated prompts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    by_size, by_drift = figure.subplots(1, 2)
+    methods: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if "kd" in row.scores and row.trainable_parameters:
+            methods[row.method].append(row)
+    for number, (name, found) in enumerate(sorted(methods.items())):
+        found.sort(key=lambda row: row.trainable_parameters or 0)
+        style = {"marker": "osD^vP*Xh<>"[number % 11], "color": f"C{number % 10}", "label": name, "linewidth": 1}
+        near = [row.scores["kd"] for row in found]
+        by_size.plot([row.trainable_parameters or 0 for row in found], near, **style)
+        by_drift.plot([row.scores["drift"] for row in found], near, **style)
+    by_size.set(xscale="log", xlabel="trained numbers", ylabel="kernel distance to the real pictures (less is nearer)")
+    by_drift.set(xlabel="drift of unrelated prompts (less is better)", ylabel="kernel distance")
+    for axes in (by_size, by_drift):
+        axes.grid(alpha=0.3)
+    if methods:
+        by_drift.legend(fontsize=7, ncols=2)
+    figure.savefig(path, format="png", dpi=120)

@@ -1,0 +1,65 @@
+"""Methods of equal size: the option of each that trains nearest to a share of the network."""
+
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from training.methods.base import MethodConfig
+from training.methods.scope import Scope
+
+_LARGEST_RANK = 1 << 12
+
+
+def at_share(config: MethodConfig, model: nn.Module, scope: Scope, share: float) -> MethodConfig:
+    """The config with its size set so that it trains nearest to `share` (0..1) of all numbers of the model.
+
+    A rank is found by attaching: the model is as before afterwards.
+
+    Raises:
+        ValueError: the method has no size to set, or none of its sizes fits this model.
+    """
+    option = config.sized_by
+    if option is None:
+        raise ValueError(
+            f"a share of {share:g} was asked for, but this method ({config.about}) has no size; choose with scope"
+        )
+    total = sum(p.numel() for p in model.parameters())
+    if option == "fraction":
+        within = sum(p.numel() for name, p in model.named_parameters() if scope.holds(name))
+        fraction = min(1.0, share * total / max(1, within))
+        # SaRA's other two ways of saying it would contradict
+        others: dict[str, Any] = {n: None for n in ("threshold", "budget") if n in type(config).model_fields}
+        return config.model_copy(update={**others, "fraction": fraction})
+    return _at_count(config, model, scope, option, round(share * total))
+
+
+def _at_count(config: MethodConfig, model: nn.Module, scope: Scope, option: str, wanted: int) -> MethodConfig:
+    """Doubles until it is enough, then goes between the last two by the line through them."""
+    found: dict[int, int] = {}
+    size = 1
+    while size <= _LARGEST_RANK and max(found.values(), default=0) < wanted:
+        _try(config, model, scope, option, size, found)
+        size *= 2
+    if not found:
+        raise ValueError(f"no {option} of this method ({config.about}) fits this model")
+    low = max((s for s, count in found.items() if count < wanted), default=min(found))
+    high = min((s for s, count in found.items() if count >= wanted), default=low)
+    if high > low + 1:
+        between = low + (high - low) * (wanted - found[low]) / max(1, found[high] - found[low])
+        for candidate in {int(between), int(between) + 1}:
+            _try(config, model, scope, option, candidate, found)
+    best = min(found, key=lambda s: (abs(found[s] - wanted), s))
+    return config.model_copy(update={option: best})
+
+
+def _try(config: MethodConfig, model: nn.Module, scope: Scope, option: str, size: int, found: dict[int, int]) -> None:
+    """Counts what a size trains; a size that the method cannot have is passed over."""
+    try:
+        sized = type(config).model_validate({**config.model_dump(), option: size})
+        tuner = sized.attach(model, scope, torch.Generator().manual_seed(0))
+    except (ValidationError, ValueError):
+        return
+    found[size] = tuner.count
+    tuner.unload()
