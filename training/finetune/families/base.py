@@ -71,6 +71,10 @@ class Family(abc.ABC):
     """One line for the docs."""
     component: ClassVar[str]
     """The pipeline's part that is trained."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Parts without which the pipeline works, though diffusers asks for them."""
+    max_tokens: ClassVar[int | None] = None
+    """What a caption is cut to; None for what the tokenizer says."""
     tasks: ClassVar[tuple[str, ...]] = ("text-to-image",)
     """What it can be trained on, the usual one first."""
     conditioned: ClassVar[frozenset[str]] = frozenset()
@@ -113,7 +117,7 @@ class Family(abc.ABC):
         tokenizer = getattr(self.pipeline, "tokenizer", None)
         if tokenizer is None:
             return 0
-        return max(0, len(tokenizer(caption).input_ids) - int(tokenizer.model_max_length))
+        return max(0, len(tokenizer(caption).input_ids) - int(self.max_tokens or tokenizer.model_max_length))
 
     @abc.abstractmethod
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
@@ -142,13 +146,15 @@ class Family(abc.ABC):
         """The denoising loss of every sample."""
 
     @abc.abstractmethod
-    def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:
-        """A picture of the prompt, (width, height) px."""
+    def sample(
+        self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
+    ) -> UInt8[Tensor, "frames height width 3"]:
+        """A picture of the prompt, (width, height) px; or a clip, where the kind makes clips."""
 
     def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
-        """What a task makes of a clip's conditions and a prompt; by default a picture of the prompt."""
+        """What a task makes of a clip's conditions and a prompt; by default of the prompt alone, of its length."""
         height, width = clip.pixels.shape[-2:]
-        return self.sample(prompt, (width, height), seed)
+        return self.sample(prompt, (width, height), seed, len(clip.pixels))
 
     def to(self, device: torch.device) -> None:
         """Moves all parts."""
@@ -166,14 +172,16 @@ def open_family(folder: Path) -> Family:
         ValueError: its kind of pipeline cannot be fine-tuned here.
     """
     check_folder(folder, pipeline=None)
-    name = DiffusionPipeline.load_config(str(folder))["_class_name"]
+    index = DiffusionPipeline.load_config(str(folder))
+    name = index["_class_name"]
     if name not in FAMILIES:
         raise ValueError(f"{folder} is a {name}, which cannot be fine-tuned here yet; known are {', '.join(FAMILIES)}")
     kind: Any = getattr(diffusers, name)  # ours is there as well, see `models.pipeline`
+    absent = {part: None for part in FAMILIES[name].may_lack if index.get(part) in (None, (None, None), [None, None])}
     try:
         with quiet_loading():
             pipeline = kind.from_pretrained(
-                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
+                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True, **absent
             )
     except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ValueError(f"model folder {folder} could not be loaded: {error}") from error
