@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -30,6 +30,7 @@ _MOST_SKIPPED = 25
 """Steps skipped in a row after which scaling the loss is not what helps: the scale went from 65536 to 0.002."""
 
 
+@runtime_checkable
 class Learner(Protocol):
     """A model together with its data and its loss. It is an `nn.Module`; its parameters are what is trained."""
 

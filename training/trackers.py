@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import indent
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,7 @@ from training.toml import dump_toml
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Takes the events of a run, in order."""
 

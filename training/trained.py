@@ -1,7 +1,7 @@
 """What a training loop trains: a module's own parameters, or those of a fine-tuning method."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from training.muon import muon_for
 from training.optimizers import OptimizerOptions, make_adamw
 
 
+@runtime_checkable
 class Trained(Protocol):
     """The numbers that an optimizer changes, and what has to be done around its steps."""
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from training.events import Event, Step
 from training.going import Batch, OnBatch
 
 
+@runtime_checkable
 class Start(Protocol):
     """Starts or resumes a run in a folder."""
 

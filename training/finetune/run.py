@@ -14,7 +14,7 @@ from PIL import Image
 from models.loading import resolve_folder
 from training.checkpoint import latest_checkpoint, load_checkpoint, write_text
 from training.events import Evaluated, Event, Finished, Note, Sampled
-from training.finetune.cache import Cache
+from training.finetune.cache import Cache, CacheError
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import Sample, split
 from training.finetune.data.quarantine import write_quarantine
@@ -59,9 +59,8 @@ def finetune(
     check_trackers(config.report_to)
     if not resume:
         refuse_another_run(run)
-    made = _Made(config, run, device)
 
-    def events() -> Iterator[Event]:
+    def events(made: _Made) -> Iterator[Event]:
         yield from made.notes()
         for event in train(
             made.learner, config.loop(made.rate), run, trained=Tuned(made.tuner, config), resume=resume,
@@ -75,8 +74,14 @@ def finetune(
                 yield _write_samples(made.learner, event.step, run / "samples" / f"step-{event.step}.png")
 
     settings = {"finetune": config.model_dump(mode="json")}
-    # not before everything that the user may have got wrong has been looked at
-    yield from record(run, settings, events(), resume=resume, report_to=config.report_to)
+    try:
+        made = _Made(config, run, device)
+        # not before everything that the user may have got wrong has been looked at
+        yield from record(run, settings, events(made), resume=resume, report_to=config.report_to)
+    except CacheError as error:
+        if latest_checkpoint(run) is None:
+            raise
+        raise CacheError(f"{error}. Then go on with `studio resume {run}`") from error
 
 
 class _Made:
