@@ -84,7 +84,7 @@ def test_a_new_choice_takes_eight_bit_state_along():
 
     for k in "12":
         old, new = read(before, k), read(after, k)
-        assert new[4000:].abs().max() < 1e-6 * old.abs().max()  # its code for 0 is nearly that
+        assert new[4000:].abs().max() < 1e-4 * old.abs().max()  # its code for 0 is nearly that
         torch.testing.assert_close(new[:4000], old[1000:], rtol=0.15, atol=float(old.abs().max()) * 0.01)
     assert after["step"] == before["step"]
 
