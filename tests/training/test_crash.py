@@ -18,7 +18,7 @@ def test_a_run_that_is_killed_again_and_again_while_it_saves_ends_like_one_that_
     )
     assert done.returncode == 0, done.stderr[-2000:]
     # `amid N at checkpoint-K`: the kills did hit saves, and the children did get on
-    _, amid, _, reached = done.stdout.split()
+    _, amid, _, reached = done.stdout.splitlines()[-1].split()
     assert int(amid) >= 3, done.stdout
     assert reached.startswith("checkpoint-")
     (one, state), (two, other) = (load_checkpoint(tmp_path / n / "checkpoint-24") for n in ("straight", "killed"))
