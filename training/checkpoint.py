@@ -53,7 +53,10 @@ def save_checkpoint(
     try:
         _write(staged, tensors, {**state, "step": step})
         if final.exists():
-            final.rename(run / f".{final.name}.replaced.tmp")
+            replaced = run / f".{final.name}.replaced.tmp"
+            # one that was killed while it did the same may have left the one before
+            shutil.rmtree(replaced, ignore_errors=True)
+            final.rename(replaced)
         staged.rename(final)
         _sync(run)
         write_text(run / LATEST, final.name)
