@@ -132,15 +132,15 @@ def theirs(config: Callable[[str], PeftConfig]) -> Callable[[nn.Module], Tuner]:
     return attach
 
 
-def in_float32(attach: Callable[[nn.Module], Tuner]) -> Callable[[nn.Module], Tuner]:
-    def with_float32(model: nn.Module) -> Tuner:
+def in_type(attach: Callable[[nn.Module], Tuner], dtype: torch.dtype) -> Callable[[nn.Module], Tuner]:
+    def typed(model: nn.Module) -> Tuner:
         tuner = attach(model)
         for group in tuner.parameters():
             for parameter in group.parameters:
-                parameter.data = parameter.data.float()
+                parameter.data = parameter.data.to(dtype)
         return tuner
 
-    return with_float32
+    return typed
 
 
 def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], Tuner]]:
@@ -158,9 +158,10 @@ def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], T
         "norms (floor)": ours("norms"),
         "SaRA": ours("sara", fraction=share),
         "PaCA": ours("paca", rank=max(1, round(share * total / per_column))),
-        "LoRA bf16": ours("lora", rank=rank),
-        "LoRA fp32": in_float32(ours("lora", rank=rank)),
-        "DoRA": ours("dora", rank=rank),
+        # the trainer keeps adapters in float32; in bf16 they are the lightest that PEFT has
+        "LoRA bf16": in_type(ours("lora", rank=rank), torch.bfloat16),
+        "LoRA fp32": in_type(ours("lora", rank=rank), torch.float32),
+        "DoRA bf16": in_type(ours("dora", rank=rank), torch.bfloat16),
         "SHiRA (PEFT)": theirs(lambda names: ShiraConfig(r=shira, target_modules=names)),
         "Super-Tuning (PEFT)": theirs(
             lambda names: SupertuningConfig(sparsity=1 - share * total / in_linear, target_modules=names)

@@ -1,6 +1,6 @@
 """Schedules and guidance for flow-matching samplers."""
 
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ FlowScheduler: TypeAlias = FlowMatchEulerDiscreteScheduler | UniPCMultistepSched
 """The samplers that the pipeline is tested with."""
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Predicts the velocity of noisy latents at a timestep in 0..1000."""
 

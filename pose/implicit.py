@@ -20,7 +20,7 @@ def keypoint_features(sequence: PoseSequence) -> Float[Tensor, "frames coords"]:
     """
     size = torch.tensor(sequence.frame_size, dtype=sequence.xy.dtype, device=sequence.xy.device)
     xy = torch.where(sequence.visible[..., None], sequence.xy / size, -1.0)
-    return rearrange(xy, "frames joints axis -> frames (axis joints)")
+    return rearrange(xy, "frames joints xy -> frames (xy joints)")
 
 
 def _position_table(length: int, dim: int) -> Float[Tensor, "1 length dim"]:

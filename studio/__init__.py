@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.pipeline import AnimateXPipeline
+    from studio.adapters import LoadedAdapter, load_adapter
     from studio.api import Animation, animate, background
+    from training.methods.peft_tuner import SparseConfig
 
-__all__ = ["AnimateXPipeline", "Animation", "animate", "background"]
+__all__ = ["AnimateXPipeline", "Animation", "LoadedAdapter", "SparseConfig", "animate", "background", "load_adapter"]
 
 _HOMES = {
     "AnimateXPipeline": "models.pipeline",
     "Animation": "studio.api",
+    "LoadedAdapter": "studio.adapters",
+    "SparseConfig": "training.methods.peft_tuner",
     "animate": "studio.api",
     "background": "studio.api",
+    "load_adapter": "studio.adapters",
 }
 
 

@@ -6,7 +6,7 @@
 130  interrupted
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -18,6 +18,14 @@ INTERRUPTED: Final = 130
 
 class RequestError(ValueError):
     """Says what is wrong with a request: the flag or file, the value and the fix."""
+
+
+class FailedCheckError(RuntimeError):
+    """A check ran and found something; `result` is what `--json` prints beside the message."""
+
+    def __init__(self, message: str, result: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -47,6 +55,6 @@ def describe(error: BaseException) -> str:
         return f"{first_line} Try a smaller --height and --width, fewer --num-frames, or --dtype bfloat16."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | FailedCheckError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

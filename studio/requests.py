@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -130,6 +130,9 @@ def _worded(kind: type[BaseModel], error: dict[str, Any], as_flags: bool) -> str
     """Words one of pydantic's findings."""
     field = str(error["loc"][0]) if error["loc"] else ""
     name = _shown(field, kind) if as_flags else field
+    inner, path = _innermost(kind, error["loc"])
+    if inner is not kind:
+        kind, field, name = inner, str(path[-1]), ".".join(map(str, path))
     limits: dict[str, Any] = error.get("ctx", {})
     value: Any = error.get("input")
     match error["type"]:
@@ -155,6 +158,26 @@ def _worded(kind: type[BaseModel], error: dict[str, Any], as_flags: bool) -> str
             return f"{name} {value}: must be a number"
     rule = error["msg"].replace("Input should", "must").replace("String should", "must").removeprefix("Value error, ")
     return f"{name} {str(value)[:80]}: {rule}"
+
+
+def _innermost(kind: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[int | str]]:
+    """The nested model that a finding is about, and the way to it: data.1.repeat, counted from 1 as people do."""
+    path: list[int | str] = []
+    for place, part in enumerate(loc):
+        path.append(part + 1 if isinstance(part, int) else part)
+        info = kind.model_fields.get(str(part))
+        within = _models(info.annotation) if info is not None else []
+        # only where the rest of the way leads into it
+        if len(within) == 1 and any(isinstance(rest, str) for rest in loc[place + 1 :]):
+            kind = within[0]
+    return kind, path
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type such as tuple[Model, ...] or Model | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def _shown(field: str, kind: type[BaseModel]) -> str:

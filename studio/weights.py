@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.adapters import split_scale
 from studio.errors import RequestError
 from studio.progress import OnNote
 
@@ -69,7 +70,7 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
     Raises:
         RequestError: the model, the device or an adapter cannot be used.
     """
-    adapters = [_split_scale(text) for text in request.adapter]
+    adapters = [split_scale(text, "--adapter") for text in request.adapter]
     device = choose_device(request.device)
     offload = request.offload and device.type == "cuda"
     from models.loading import resolve_folder
@@ -84,8 +85,7 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
             )
     except ValueError as error:
         raise RequestError(f"--model {request.model}: {error}") from error
-    for index, (file, scale) in enumerate(adapters):
-        _add_adapter(pipeline, folder, file, scale, f"adapter-{index}")
+    _add_adapters(pipeline, folder, adapters)
     if request.scheduler is not None:
         _set_scheduler(pipeline, request.scheduler)
     pipeline.set_progress_bar_config(disable=True)
@@ -94,38 +94,38 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
     return pipeline, folder
 
 
-def _split_scale(text: str) -> tuple[Path, float]:
-    """Reads FILE or FILE:SCALE."""
-    head, colon, tail = text.rpartition(":")
-    file, scale = Path(text), 1.0
-    if colon and not file.exists():
-        try:
-            file, scale = Path(head), float(tail)
-        except ValueError:
-            raise RequestError(f"--adapter {text}: {tail!r} is not a number; write FILE or FILE:SCALE") from None
-    if not file.is_file():
-        raise RequestError(f"--adapter {file}: no such file")
-    return file, scale
+def _add_adapters(pipeline: "AnimateXPipeline", folder: Path, adapters: list[tuple[Path, float]]) -> None:
+    """Puts adapters of ours, or LoRA files of any program, on the pipeline."""
+    for file, _ in adapters:
+        if file.suffix != ".safetensors":
+            raise RequestError(
+                f"--adapter {file}: must be a .safetensors file; others can hold code, so they are not read"
+            )
+    from studio.adapters import load_adapter
+    from training.methods.adapter import is_adapter
+
+    loras: dict[str, float] = {}
+    # ours first: they are folded into weights that a LoRA's layers would hide
+    for index, (file, scale) in enumerate(sorted(adapters, key=lambda adapter: not is_adapter(adapter[0]))):
+        if is_adapter(file):
+            try:
+                load_adapter(pipeline, file, scale=scale, folder=folder)
+            except ValueError as error:
+                raise RequestError(f"--adapter {file}: {error}") from error
+        else:
+            _add_lora(pipeline, file, f"adapter-{index}")
+            loras[f"adapter-{index}"] = scale
+    if loras:
+        pipeline.set_adapters(list(loras), list(loras.values()))
 
 
-def _add_adapter(pipeline: "AnimateXPipeline", folder: Path, file: Path, scale: float, name: str) -> None:
-    """Puts an adapter of ours, or a LoRA file of any program, on the transformer."""
-    if file.suffix != ".safetensors":
-        raise RequestError(f"--adapter {file}: must be a .safetensors file; others can hold code, so they are not read")
-    from training.methods.adapter import apply_adapter, is_adapter, load_adapter
-
-    if is_adapter(file):
-        try:
-            apply_adapter(pipeline.transformer, load_adapter(file), scale=scale, folder=folder / "transformer")
-        except ValueError as error:
-            raise RequestError(f"--adapter {file}: {error}") from error
-        return
+def _add_lora(pipeline: "AnimateXPipeline", file: Path, name: str) -> None:
+    """Puts a LoRA file of any program on the transformer."""
     try:
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise RequestError(f"--adapter {file}: does not fit this model ({reason})") from error
-    pipeline.set_adapters(name, scale)
 
 
 def _set_scheduler(pipeline: "AnimateXPipeline", name: str) -> None:

@@ -50,6 +50,38 @@ class Note(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Skipped(Event):
+    """A step's gradient was infinite in half precision: the weights stay, and the loss is scaled less from now on."""
+
+    kind = "skipped"
+    scale: float
+    """What the loss is multiplied by from now on."""
+    skipped: int
+    """How many steps of the run were skipped so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfMemory(Event):
+    """Memory ran out in a step, which is made again, the same, with less."""
+
+    kind = "out_of_memory"
+    error: str
+    """What the allocator said."""
+    remedy: str
+    """What is done about it from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Event):
+    """A picture of samples was made with the averaged weights."""
+
+    kind = "sampled"
+    path: str
+    prompts: tuple[str, ...]
+    """From left to right."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """The averaged weights were measured on held-out data."""
 

@@ -1,7 +1,7 @@
 """What a training loop trains: a module's own parameters, or those of a fine-tuning method."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,10 @@ from training.config import TrainingConfig
 from training.methods.base import Tuner
 from training.methods.optimizer import rebuild
 from training.muon import muon_for
+from training.optimizers import OptimizerOptions, make_adamw
 
 
+@runtime_checkable
 class Trained(Protocol):
     """The numbers that an optimizer changes, and what has to be done around its steps."""
 
@@ -102,8 +104,9 @@ class Tuned:
 
     wrapped = False
 
-    def __init__(self, tuner: Tuner) -> None:
+    def __init__(self, tuner: Tuner, options: OptimizerOptions | None = None) -> None:
         self.tuner = tuner
+        self._options = options or OptimizerOptions()
 
     def named(self) -> dict[str, nn.Parameter]:
         """By the tuner's names."""
@@ -115,7 +118,7 @@ class Tuned:
             {"params": list(group.parameters), "lr": config.learning_rate * group.rate, "rate": group.rate}
             for group in self.tuner.parameters()
         ]
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        return make_adamw(groups, self._options, weight_decay=config.weight_decay)
 
     def penalty(self) -> Float[Tensor, ""] | None:
         """The method's."""

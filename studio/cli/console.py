@@ -113,10 +113,11 @@ class Console:
         return f"{rate:.1f} {progress.unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{progress.unit.removesuffix('s')}"
 
     def _seconds_left(self, progress: Progress) -> str:
-        done = progress.done - self._first
-        if progress.total is None or done <= 0 or progress.done == progress.total:
+        elapsed, done = time.monotonic() - self._started, progress.done - self._first
+        # what came first tells nothing yet: the clock began with it
+        if progress.total is None or done <= 0 or elapsed < 0.05 or progress.done == progress.total:
             return ""
-        left = (time.monotonic() - self._started) / done * (progress.total - progress.done)
+        left = elapsed / done * (progress.total - progress.done)
         return f"{left:.0f} s left"
 
 

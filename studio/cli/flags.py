@@ -65,7 +65,8 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, info: FieldInfo) -> No
     help_text = _help(info)
     kind = _bare(info.annotation)
     if any(isinstance(mark, Positional) for mark in info.metadata):
-        many = "?" if not info.is_required() else None
+        several = get_origin(kind) is tuple
+        many = ("+" if several else None) if info.is_required() else "*" if several else "?"
         parser.add_argument(name, metavar=name.upper(), help=help_text, nargs=many)
         return
     flag = "--" + name.replace("_", "-")

@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from studio.cli.console import Console
 from studio.cli.flags import HelpAskedError, parse_flags
 from studio.cli.verb import Verb, load_verbs
-from studio.errors import DONE, FAILED, INTERRUPTED, RequestError, describe, did_you_mean, exit_code
+from studio.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    FailedCheckError,
+    RequestError,
+    describe,
+    did_you_mean,
+    exit_code,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("STUDIO_DEBUG"):
             raise
         message = describe(error)
-        console.error(message + (" (STUDIO_DEBUG=1 shows the traceback)" if code == FAILED else ""))
-        console.finish({"error": message, "exit_code": code})
+        found = error.result if isinstance(error, FailedCheckError) else None
+        hint = " (STUDIO_DEBUG=1 shows the traceback)" if code == FAILED and found is None else ""
+        console.error(message + hint)
+        console.finish({**(found or {}), "error": message, "exit_code": code})
         return code
 
 
@@ -46,8 +57,10 @@ def _run(words: list[str], console: Console) -> int:
         return DONE
     verb, flags = _find(words, verbs)
     request = parse_flags(f"studio {verb.name}", verb.request, flags)
-    console.finish(verb.run(request, console))
-    return DONE
+    result = verb.run(request, console)
+    console.finish(result)
+    # a verb may do all it was asked and still have something to say that a script must notice
+    return int(str(result.get("exit_code", DONE)))
 
 
 def _find(words: list[str], verbs: Mapping[str, Verb]) -> tuple[Verb, list[str]]:

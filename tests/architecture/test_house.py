@@ -54,7 +54,8 @@ def test_every_room_is_imported_from_this_folder_and_is_typed(room):
 def test_the_public_door_offers_what_it_lists():
     import studio
 
-    assert studio.__all__ == ["AnimateXPipeline", "Animation", "animate", "background"]
+    classes = ["AnimateXPipeline", "Animation", "LoadedAdapter", "SparseConfig"]
+    assert studio.__all__ == [*classes, "animate", "background", "load_adapter"]
     assert dir(studio) == studio.__all__
     assert all(getattr(studio, name).__name__ == name for name in studio.__all__)
     with pytest.raises(AttributeError, match="it offers AnimateXPipeline"):

@@ -1,6 +1,7 @@
 """`studio train` on pictures, as a user types it, and what it says when something is wrong."""
 
 import json
+import subprocess
 
 import pytest
 from PIL import Image
@@ -118,6 +119,168 @@ def test_one_corrupt_picture_is_named_and_the_others_are_trained(studio, flags, 
 def test_the_folder_of_another_run_is_refused(studio, flags):
     assert studio(*flags).code == 0
     refused(studio(*flags), "holds a run already", "studio resume")
+
+
+def changed_config(run, old, new):
+    path = run / "config.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('method = "sara"', 'method = "paca"', ("method = 'sara'", "now it is 'paca'")),
+        ("seed = 0", "seed = 5", ("seed = 0", "now it is 5")),
+        ("train_batch_size = 2", "train_batch_size = 1", ("train_batch_size = 2", "now it is 1")),
+        ('lr_scheduler = "cosine_throughout"', 'lr_scheduler = "linear"', ("lr_scheduler = 'cosine", "now it is 'lin")),
+        ("adam_beta2 = 0.999", "adam_beta2 = 0.9", ("adam_beta2 = 0.999", "now it is 0.9")),
+    ],
+)  # fmt: skip
+def test_going_on_with_another_setting_is_refused_with_both_values(old, new, words, studio, flags, tmp_path):
+    assert studio(*flags, "--method", "sara", "--time-limit", 0.001).code == 0
+    changed_config(tmp_path / "run", old, new)
+    refused(studio("resume", tmp_path / "run"), "was trained with", *words)
+    assert old not in (tmp_path / "run" / "config.toml").read_text()  # it is the user's to put back
+
+
+def test_going_on_with_another_base_or_other_pictures_is_refused(studio, flags, model, pictures, tmp_path):
+    import shutil
+
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    assert studio(*flags, "--pretrained-model-name-or-path", own, "--time-limit", 0.001).code == 0
+    weights = next((own / "transformer").glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused(studio("resume", tmp_path / "run"), "was trained with base = '", "now it is '")
+    weights.write_bytes(whole)
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(pictures / "1.png")
+    refused(studio("resume", tmp_path / "run"), "was trained with pictures = '", "now it is '")
+
+
+def test_a_rate_that_is_far_too_high_ends_the_run_with_the_names_of_the_pictures(studio, flags, tmp_path):
+    done = studio(*flags, "--learning-rate", 1e30, "--set", "checkpointing_steps=1", "--set", "mixed_precision=fp32")
+    assert done.code == 1, done.err
+    assert "Traceback" not in done.err and ".png" in done.err and "checkpoint-1" in done.err
+    assert "lower learning_rate" in done.err
+    assert done.result["exit_code"] == 1
+    from training.checkpoint import latest_checkpoint, why_damaged
+
+    last = latest_checkpoint(tmp_path / "run")
+    assert last is not None and last.name == "checkpoint-1" and why_damaged(last) is None
+
+
+def test_a_poisoned_picture_in_the_cache_is_named(studio, flags, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    assert studio(*flags, "--time-limit", 0.001).code == 0
+    for path in (tmp_path / "run" / "cache").rglob("*.safetensors"):
+        tensors = load_file(path)
+        if "latents" in tensors:
+            save_file({name: t * float("nan") for name, t in tensors.items()}, path)
+    done = studio("resume", tmp_path / "run")
+    assert done.code == 1 and "red things" in done.err and ".png" in done.err, done.err
+    assert "checkpoint-1" in done.err
+
+
+def test_a_file_named_save_saves_and_the_run_goes_on(studio, flags, tmp_path, monkeypatch):
+    import training.run_folder
+
+    run = tmp_path / "run"
+    plain = training.run_folder.saver
+
+    def user(folder):
+        asked = plain(folder)
+        times = iter([False, True, False])
+
+        def ask():
+            if next(times):
+                (folder / "save").touch()  # as from another terminal, between two steps
+            return asked()
+
+        return ask
+
+    monkeypatch.setattr("training.finetune.run.saver", user)
+    done = studio(*flags)
+    assert done.code == 0 and done.result["complete"], done.err
+    rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["event"] == "saved"] == [2, 3]
+    assert not (run / "save").exists()
+
+
+def start_and_fill(studio, flags, run):
+    """A run that has one checkpoint, and the size of that."""
+    # resume must still write events and config, but no checkpoint
+    first = studio(*flags, "--method", "sara", "--set", "method_options.fraction=0.5", "--time-limit", 0.001)
+    assert first.code == 0, first.err
+    return (run / "checkpoint-1" / "model.safetensors").stat().st_size
+
+
+def ends_like_one_that_never_stopped(studio, flags, run, tmp_path):
+    done = studio("resume", run, "--json")
+    assert done.code == 0 and done.result["complete"], done.err
+    whole = studio(*flags[:-2], tmp_path / "whole", "--method", "sara", "--set", "method_options.fraction=0.5")
+    assert whole.code == 0, whole.err
+    for name in ("model", "optimizer", "average"):
+        file = f"checkpoint-3/{name}.safetensors"
+        assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_checkpoint_that_the_system_refuses_to_write_ends_the_run_and_loses_nothing(studio, flags, tmp_path):
+    import resource
+
+    run = tmp_path / "run"
+    size = start_and_fill(studio, flags, run)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))  # larger files than this fail to be written
+    try:
+        done = studio("resume", run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 1, done.err
+    assert "could not be written" in done.err and "checkpoint-1" in done.err and f"studio resume {run}" in done.err
+    assert "Traceback" not in done.err
+    ends_like_one_that_never_stopped(studio, flags, run, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 24 MiB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(studio, flags, small_disk, tmp_path):
+    run = small_disk / "run"
+    flags = (*flags[:-2], run, "--json")
+    start_and_fill(studio, flags, run)
+    with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    done = studio("resume", run)
+    assert done.code == 1, done.err
+    assert "No space left" in done.err and f"studio resume {run}" in done.err and "Traceback" not in done.err
+    from training.checkpoint import latest_checkpoint, why_damaged
+
+    last = latest_checkpoint(run)
+    assert last is not None and last.name == "checkpoint-1" and why_damaged(last) is None
+    (small_disk / "filler").unlink()
+    ends_like_one_that_never_stopped(studio, flags, run, tmp_path)
+
+
+def test_what_is_not_installed_is_said_before_a_folder_is_made(studio, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.optimizers.find_spec", lambda name: None)
+    refused(studio(*flags, "--set", "optimizer=adamw8bit"), "bitsandbytes is not installed", "[eight-bit]")
+    refused(studio(*flags, "--set", "optimizer=adamw9bit"), "adamw9bit", "did you mean 'adamw8bit'")
+    refused(studio(*flags, "--set", "lr_scheduler=cosin"), "cosin", "did you mean 'cosine'")
+    assert not (tmp_path / "run").exists()
 
 
 def test_methods_lists_them_all_with_their_options(studio):

@@ -1,11 +1,20 @@
 """Checkpoints are whole or absent."""
 
 import json
+import subprocess
 
 import pytest
 import torch
 
-from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import (
+    CheckpointError,
+    SaveError,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    whole_checkpoint,
+    why_damaged,
+)
 
 STATE = {"fingerprint": {}}
 
@@ -100,3 +109,69 @@ def test_a_pointer_to_nothing_is_one_clear_error(tmp_path):
 
 def test_a_folder_without_checkpoints_has_no_latest(tmp_path):
     assert latest_checkpoint(tmp_path) is None
+
+
+def flip_a_bit(path):
+    """What a disk does; the file still reads as safetensors."""
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def test_every_file_has_its_hash_as_sha256sum_reads_it(tmp_path):
+    path = save_checkpoint(tmp_path, 1, tensors(1), STATE, keep=2)
+    done = subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split(":")[0] for line in done.stdout.splitlines()) == [
+        "average.safetensors", "model.safetensors", "optimizer.safetensors", "state.json",
+    ]  # fmt: skip
+    assert why_damaged(path) is None
+    flip_a_bit(path / "model.safetensors")
+    assert why_damaged(path) == "model.safetensors does not have its hash"
+    (path / "average.safetensors").unlink()
+    assert why_damaged(path) == "average.safetensors is missing"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_newest_whole_one_and_it_is_said(tmp_path):
+    for step in (2, 4, 6):
+        save_checkpoint(tmp_path, step, tensors(step), STATE, keep=3)
+    flip_a_bit(tmp_path / "checkpoint-6" / "optimizer.safetensors")
+    (tmp_path / "checkpoint-4" / "state.json").unlink()
+    path, notes = whole_checkpoint(tmp_path)
+    assert path == tmp_path / "checkpoint-2" == latest_checkpoint(tmp_path)
+    assert notes == [
+        "checkpoint-6 is damaged: optimizer.safetensors does not have its hash",
+        "checkpoint-4 is damaged: state.json is missing", "going on from checkpoint-2 instead",
+    ]  # fmt: skip
+    assert whole_checkpoint(tmp_path) == (path, [])
+    # what is damaged counts no more: the next saves do not keep it in place of a whole one
+    save_checkpoint(tmp_path, 3, tensors(3), STATE, keep=2)
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+    assert sorted(p.name for p in tmp_path.glob("damaged-*")) == ["damaged-checkpoint-4", "damaged-checkpoint-6"]
+
+
+def test_a_checkpoint_that_was_about_to_be_replaced_is_found(tmp_path):
+    path = save_checkpoint(tmp_path, 4, tensors(4), STATE, keep=1)
+    path.rename(tmp_path / ".checkpoint-4.replaced.tmp")  # and then the process was killed
+    found, notes = whole_checkpoint(tmp_path)
+    assert found == path and load_checkpoint(path)[1]["step"] == 4
+    assert notes == ["checkpoint-4 is damaged: it is missing", "going on from checkpoint-4 instead"]
+
+
+def test_when_all_are_damaged_it_is_said_of_each(tmp_path):
+    for step in (1, 2):
+        flip_a_bit(save_checkpoint(tmp_path, step, tensors(step), STATE, keep=2) / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"checkpoint-2 is damaged: .*; checkpoint-1 is damaged: .*begin anew"):
+        whole_checkpoint(tmp_path)
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path):
+    assert whole_checkpoint(tmp_path) == (None, [])
+
+
+def test_what_cannot_be_written_leaves_the_last_one_and_says_what_to_do(tmp_path):
+    before = save_checkpoint(tmp_path, 1, tensors(1), STATE, keep=1)
+    (tmp_path / ".checkpoint-2.tmp").write_text("a file where the folder should be")
+    with pytest.raises(SaveError, match=r"checkpoint-2 could not be written .*the last whole one is .*checkpoint-1"):
+        save_checkpoint(tmp_path, 2, tensors(2), STATE, keep=1)
+    assert latest_checkpoint(tmp_path) == before and why_damaged(before) is None

@@ -131,7 +131,7 @@ def test_epi_bends_the_driving_skeleton_and_not_what_else_the_animator_is_told(m
 
     batches = [samples(make_animator(epi=EPIConfig(probability=p), background_weight=0.0)) for p in (0.0, 1.0)]
     straight, bent = batches
-    assert not torch.equal(straight.pose, bent.pose)
+    assert not torch.equal(straight.skeletons.pose, bent.skeletons.pose)
     assert torch.equal(straight.clips.latents, bent.clips.latents)
-    assert torch.equal(straight.reference_pose, bent.reference_pose)
-    assert torch.equal(straight.keypoints, bent.keypoints)
+    assert torch.equal(straight.skeletons.reference_pose, bent.skeletons.reference_pose)
+    assert torch.equal(straight.skeletons.keypoints, bent.skeletons.keypoints)

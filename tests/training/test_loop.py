@@ -3,15 +3,15 @@
 import math
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
-from training.events import Evaluated, Finished, Saved, Step
-from training.loop import NotFiniteError, load_average, rate_at, step_generator, train
+from training.events import Evaluated, Finished, Note, Saved, Skipped, Step
+from training.going import NotFiniteError, step_generator
+from training.loop import load_average, train
 
 
 def run_until(steps: int, events) -> list[Step]:
@@ -163,6 +163,13 @@ def test_a_device_that_is_not_here_is_refused_instead_of_training_on_the_cpu(toy
         list(train(toys.Toy(), toys.config(), tmp_path, device="cuda:1"))
 
 
+@pytest.mark.parametrize(("flag", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
+def test_sharded_weights_are_refused_instead_of_being_trained_whole(flag, name, toys, tmp_path, monkeypatch):
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(ValueError, match=f"{name}: every process holds all weights here; launch without it"):
+        list(train(toys.Toy(), toys.config(), tmp_path, device="cpu"))
+
+
 def test_runs_of_both_precisions_follow_each_other_in_one_process(toys, tmp_path):
     for folder, precision in (("one", "fp32"), ("half", "bf16"), ("again", "fp32")):
         *_, last = train(toys.Toy(), toys.config(precision=precision), tmp_path / folder, device="cpu")
@@ -185,15 +192,71 @@ def test_the_average_follows_its_formula(toys, tmp_path):
     torch.testing.assert_close(average, expected, atol=1e-6, rtol=1e-6)
 
 
-def test_the_rate_rises_in_a_line_and_falls_along_a_cosine(toys):
-    settings = toys.config(steps=100, warmup_steps=10, learning_rate=2.0, final_rate=0.1)
-    rates = [rate_at(step, settings) for step in range(101)]
-    assert rates[0] == pytest.approx(0.2, rel=1e-3)
-    assert all(a < b for a, b in pairwise(rates[:10]))
-    assert rates[50] == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
-    assert rates[100] == pytest.approx(0.2)
-    assert all(a > b for a, b in pairwise(rates[12:]))
-    assert rate_at(0, toys.config(warmup_steps=0)) == toys.config().learning_rate
+def test_a_file_asks_for_a_checkpoint_and_the_run_goes_on(toys, tmp_path):
+    asked = iter([False, True, False, False, False, False])
+    events = list(train(toys.Toy(), toys.config(), tmp_path, device="cpu", should_save=lambda: next(asked)))
+    assert [e.step for e in events if isinstance(e, Saved)] == [2, 6]
+    assert events[-1].complete
+
+
+def test_a_damaged_checkpoint_is_left_for_an_older_one_and_the_run_still_ends_the_same(toys, tmp_path):
+    settings = toys.config(checkpoint_every=1, keep_checkpoints=3)
+    list(train(toys.Toy(), toys.config(), tmp_path / "straight", device="cpu"))
+    run_until(4, train(toys.Toy(), settings, tmp_path / "bent", device="cpu"))
+    weights = tmp_path / "bent" / "checkpoint-4" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    events = list(train(toys.Toy(seed=9), settings, tmp_path / "bent", resume=True, device="cpu"))
+    notes = [e.text for e in events if isinstance(e, Note)]
+    assert "checkpoint-4 is damaged: model.safetensors does not have its hash" in notes
+    assert "going on from checkpoint-3 instead" in notes
+    assert [e.step for e in events if isinstance(e, Step)] == [4, 5, 6]
+    assert_equal_checkpoints(tmp_path / "straight/checkpoint-6", tmp_path / "bent/checkpoint-6")
+
+
+def test_dropout_draws_the_same_after_a_resume(toys, tmp_path):
+    class Dropping(toys.Toy):
+        def forward(self, batch, task, generator):
+            return super().forward({**batch, "x": torch.dropout(batch["x"], 0.5, self.training)}, task, generator)
+
+    straight = list(train(Dropping(), toys.config(), tmp_path / "straight", device="cpu"))
+    first = run_until(3, train(Dropping(), toys.config(), tmp_path / "bent", device="cpu"))
+    torch.rand(7)  # another process is elsewhere in torch's own generator
+    rest = list(train(Dropping(seed=9), toys.config(), tmp_path / "bent", resume=True, device="cpu"))
+    losses = [e.losses for e in straight if isinstance(e, Step)]
+    assert [e.losses for e in [*first, *rest] if isinstance(e, Step)] == losses
+    assert_equal_checkpoints(tmp_path / "straight/checkpoint-6", tmp_path / "bent/checkpoint-6")
+
+
+def test_half_precision_skips_steps_until_the_loss_scale_fits_and_resumes_bit_for_bit(toys, tmp_path):
+    class Steep(toys.Toy):
+        """Its gradients in float16 are infinite at the first scales, 65536 and half of it and so on."""
+
+        def forward(self, batch, task, generator):
+            losses = super().forward(batch, task, generator)
+            return {"loss": losses["loss"] * 300}
+
+    settings = toys.config(steps=16, precision="fp16", warmup_steps=0)
+    straight = list(train(Steep(), settings, tmp_path / "straight", device="cpu"))
+    skipped = [e for e in straight if isinstance(e, Skipped)]
+    assert 1 <= len(skipped) < 14
+    assert [e.skipped for e in skipped] == list(range(1, len(skipped) + 1))
+    assert [e.scale for e in skipped] == [2.0 ** (15 - k) for k in range(len(skipped))]
+    assert len([e for e in straight if isinstance(e, Step)]) == 16  # a skipped step has had its turn
+    for stop in (1, len(skipped) + 3):  # amid the skipping, and after it
+        run_until(stop, train(Steep(), settings, tmp_path / f"bent{stop}", device="cpu"))
+        list(train(Steep(seed=9), settings, tmp_path / f"bent{stop}", resume=True, device="cpu"))
+        assert_equal_checkpoints(tmp_path / "straight/checkpoint-16", tmp_path / f"bent{stop}/checkpoint-16")
+
+
+def test_a_gradient_that_no_scale_helps_ends_the_run(toys, tmp_path):
+    class Endless(toys.Toy):
+        def forward(self, batch, task, generator):
+            losses = super().forward(batch, task, generator)
+            return {"loss": losses["loss"] + (self.head.bias.sum() * 0).sqrt()}
+
+    settings = toys.config(steps=60, precision="fp16", batch_size=1)
+    with pytest.raises(NotFiniteError, match=r"the gradient's norm is (nan|inf)"):
+        list(train(Endless(), settings, tmp_path, device="cpu"))
 
 
 def test_every_step_and_process_draws_its_own_numbers():
@@ -213,6 +276,38 @@ def test_each_process_gets_its_share_of_the_stream(toys, tmp_path):
 def test_events_are_json_even_when_a_number_is_not_finite():
     event = Evaluated(step=3, metrics={"psnr": math.inf, "ssim": 0.5})
     assert event.as_dict() == {"event": "evaluated", "step": 3, "metrics": {"psnr": None, "ssim": 0.5}}
+
+
+def low_rank(toys, folder, **changes):
+    learner = toys.Matrix()
+    events = list(train(learner, toys.config(**changes), folder, trained=toys.sara(learner), device="cpu"))
+    return [e.losses for e in events if isinstance(e, Step)], load_checkpoint(folder / "checkpoint-6")[0]["model"]
+
+
+def test_a_methods_penalty_counts_once_however_many_parts_a_batch_has(toys, tmp_path):
+    whole, weights = low_rank(toys, tmp_path / "whole")
+    parts, others = low_rank(toys, tmp_path / "parts", gradient_accumulation_steps=4)
+    assert all(row["penalty"] > 0.01 for row in whole)
+    for name in ("loss", "penalty"):
+        assert [row[name] for row in parts] == pytest.approx([row[name] for row in whole], rel=1e-5)
+    torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sara", "cramped"])
+def test_two_processes_agree_with_one_on_penalty_and_memory(kind, toys, tmp_path):
+    _, weights = low_rank(toys, tmp_path / "one")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         toys.__file__, str(tmp_path / "two"), kind],
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    # the one that has memory takes the rung with the other, or they would see other samples
+    parts = [k for k in (0, 1) if f"process {k}: a batch goes through the network in 2 parts of 1" in done.stdout]
+    assert parts == ([0, 1] if kind == "cramped" else [])
+    others = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
+    torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import torch
 
 from training.checkpoint import CheckpointError, latest_checkpoint
 from training.events import Finished, Step
-from training.recipes.run import _write_config, load_recipes, make_recipe, read_run, run_recipe
+from training.recipes.run import load_recipes, make_recipe, read_run, run_recipe, settings_of
+from training.toml import dump_toml
 
 NAMES = ("mini-animator", "mini-clip", "mini-codec", "mini-pose")
 SMALL = {"steps": 1, "warmup_steps": 0, "precision": "fp32"}
@@ -68,7 +69,7 @@ def test_a_recipe_that_needs_a_part_says_which_is_not_there(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_settings_come_back_from_the_run_folder(name, tmp_path):
     recipe = make_recipe(name, {"steps": 12, "learning_rate": 1e-5})
-    _write_config(tmp_path, name, recipe)
+    (tmp_path / "config.toml").write_text(dump_toml(settings_of(name, recipe)))
     tomllib.loads((tmp_path / "config.toml").read_text())
     found, settings = read_run(tmp_path)
     assert found == name

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,45 @@ class Toy(nn.Module):
         return {"weight": float(self.head.weight.sum())}
 
 
+class Matrix(nn.Module):
+    """One matrix that is large enough to have a rank; fine-tuned by `Tuned`."""
+
+    tasks = (Task(name="fit"),)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(72, 80)
+
+    def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Tensor:
+        rows = [torch.randn(72, generator=torch.Generator().manual_seed(k)) for k in range(first, first + count)]
+        return torch.stack(rows)
+
+    def forward(self, batch: Tensor, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": (self.linear(batch) - 1).square().mean()}
+
+    def evaluate(self) -> dict[str, float]:
+        return {}
+
+
+class Cramped(Matrix):
+    """It fits one sample in the second of two processes, and any number in the first."""
+
+    def forward(self, batch: Tensor, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        if torch.distributed.get_rank() == 1 and len(batch) > 1:
+            torch.empty(1 << 60)  # more than there is
+        return super().forward(batch, task, generator)
+
+
+def sara(learner: Matrix) -> Any:
+    """SaRA with a low-rank term that counts."""
+    from training.methods import METHODS, find_scope
+    from training.trained import Tuned
+
+    method = METHODS["sara"](fraction=0.1, nuclear_weight=0.5)  # type: ignore[call-arg]
+    return Tuned(method.attach(learner, find_scope(learner, ()), torch.Generator().manual_seed(0)))
+
+
 def config(**changes: object) -> TrainingConfig:
     values: dict[str, object] = {
         "steps": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 2, "precision": "fp32",
@@ -75,6 +115,12 @@ if __name__ == "__main__":
         made += 1
         return "enough" if made == 3 else None
 
+    if sys.argv[2:]:  # fine-tuning; with "cramped" the second process has no memory for more than one sample
+        matrix = Cramped() if sys.argv[2] == "cramped" else Matrix()
+        for event in train(matrix, config(), Path(sys.argv[1]), trained=sara(matrix), device="cpu"):
+            if event.kind == "out_of_memory":
+                print(f"process {torch.distributed.get_rank()}: {event.remedy}")  # type: ignore[attr-defined]
+        sys.exit()
     # in two parts, so that going on in several processes is seen as well
     for part in ({"should_stop": after_three}, {"resume": True}):
         for event in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu", **part):  # type: ignore[arg-type]

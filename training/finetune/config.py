@@ -1,13 +1,16 @@
 """What a fine-tuning run is asked: the TOML file and the flags of `studio train`."""
 
+import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from training.config import TrainingConfig
+from training.config import ScheduleOptions, TrainingConfig
 from training.methods import METHODS, MethodConfig
+from training.optimizers import OptimizerOptions
+from training.trackers import TrackerName
 
 
 class _Section(BaseModel):
@@ -15,17 +18,21 @@ class _Section(BaseModel):
 
 
 class DataSet(_Section):
-    """One folder of pictures."""
+    """One folder of pictures and videos."""
 
     folder: Path
-    """Pictures, anywhere below it, with captions in .txt files of the same name, metadata.jsonl or metadata.csv."""
+    """Pictures and videos, anywhere below it, with captions in .txt files of the same name, metadata.jsonl or
+    metadata.csv."""
     repeats: int = Field(default=1, ge=1)
-    """How often a picture comes in each pass, beside the other sets."""
+    """How often a file comes in each pass, beside the other sets."""
+    weight: float | None = Field(default=None, ge=0)
+    """Share of the draws, relative to the other sets' weights, however many files there are; 0 leaves the set out.
+    Where one set has a weight, those without one have 1."""
     caption: str = ""
-    """For pictures that have none; by default the folder's name."""
+    """For files that have none; by default the folder's name."""
 
 
-class FinetuneConfig(_Section):
+class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """A fine-tuning run."""
 
     model: str = Field(default="mini", min_length=1)
@@ -39,11 +46,24 @@ class FinetuneConfig(_Section):
     scope: tuple[str, ...] = ()
     """Where it is trained: attention, feed-forward, norms, convolutions, paths with *; after "!" where it is not."""
     data: tuple[DataSet, ...] = Field(min_length=1)
-    """The pictures."""
+    """The pictures and videos."""
+    task: str | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """What is trained: text-to-image, ti2v (a clip from its first frame and text) or animation (a clip from one of its
+    frames, poses and text) of the animator; or a table of weights, {ti2v = 1, animation = 3}. By default the model's
+    first."""
+    num_frames: int | None = Field(default=None, ge=1, le=1001)
+    """Frames of a clip; shorter videos give shorter clips. By default the model's."""
+    fps: float | None = Field(default=None, gt=0, le=240)
+    """Rate at which videos are read; they keep their speed. By default the model's. [frames/s]"""
+    clip_windows: int = Field(default=4, ge=1)
+    """At most so many clips are taken of a long video, evenly spread over it."""
     resolution: int = Field(default=128, ge=32, le=4096, multiple_of=16)
     """Pictures are scaled to the area of a square of this side, in their own shape. [px]"""
+    crop: Literal["center", "random"] = "center"
+    """Where what stands over the bucket's shape is cut off: the middle stays, or one of five places, drawn anew every
+    time."""
     flip: bool = False
-    """Every picture also comes mirrored."""
+    """Everything also comes mirrored, with the same caption."""
     trigger: str = ""
     """A word that is put before every caption."""
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
@@ -62,6 +82,8 @@ class FinetuneConfig(_Section):
     """Peak learning rate; by default the method's."""
     lr_warmup_steps: int = Field(default=0, ge=0)
     """Steps in which the rate rises from 0."""
+    lr_final_rate: float = Field(default=0.05, ge=0, le=1)
+    """Where a falling rate ends, as a share of the peak."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled decay of the trained numbers."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -70,8 +92,10 @@ class FinetuneConfig(_Section):
     """Decay of an average of the trained numbers, which is then what is saved; 0 saves the last ones."""
     snr_gamma: float | None = Field(default=None, gt=0)
     """Min-SNR weighting (arXiv 2303.09556), 5 as a rule; only for models that predict noise or v."""
-    mixed_precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast type."""
+    mixed_precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Autocast type; with fp16 the loss is scaled, and a step whose gradient is infinite is skipped."""
+    weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of the frozen weights: half the memory with bf16; the trained numbers are float32 all the same."""
     seed: int = Field(default=0, ge=0)
     """Every draw of the run follows from it."""
     checkpointing_steps: int = Field(default=250, ge=1)
@@ -82,8 +106,39 @@ class FinetuneConfig(_Section):
     """Steps between measurements and samples."""
     validation_prompts: tuple[str, ...] = ()
     """What samples show; by default the first captions."""
-    adapter_dtype: Literal["bf16", "fp32"] = "bf16"
-    """Values in the adapter file."""
+    adapter_dtype: Literal["bf16", "fp32"] = Field(
+        default="bf16", validation_alias=AliasChoices("adapter_dtype", "save_precision")
+    )
+    """Values in the adapter file; `save_precision` is the same."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Programs that show the run: tensorboard, wandb, trackio; none goes to the network by itself."""
+    cache_dir: Path | None = None
+    """Where encoded files and captions are kept, to be shared by several runs; by default in the run's folder."""
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weight of every data set; None where none has one."""
+        if all(data.weight is None for data in self.data):
+            return None
+        return tuple(1.0 if data.weight is None else data.weight for data in self.data)
+
+    def tasks(self, known: tuple[str, ...]) -> dict[str, float]:
+        """The tasks with their weights, for a model that knows some.
+
+        Raises:
+            ValueError: it does not know one of them, or all weights are 0.
+        """
+        asked = self.task or known[0]
+        table = {asked: 1.0} if isinstance(asked, str) else asked
+        for name in table:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                raise ValueError(f"task {name}: {self.model} is not trained on that{hint}; it knows {', '.join(known)}")
+        wanted = {name: weight for name, weight in table.items() if weight}
+        if not wanted:
+            raise ValueError(f"task {table}: every weight is 0, so nothing would be trained; give one more")
+        return wanted
 
     def tuning(self) -> MethodConfig:
         """The method with its options.
@@ -109,6 +164,7 @@ class FinetuneConfig(_Section):
             weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm, ema_decay=self.ema_decay,
             precision=self.mixed_precision, seed=self.seed, checkpoint_every=self.checkpointing_steps,
             keep_checkpoints=self.checkpoints_total_limit, evaluate_every=self.validation_steps,
+            final_rate=self.lr_final_rate, **{name: getattr(self, name) for name in ScheduleOptions.model_fields},
         )  # fmt: skip
 
 
@@ -128,6 +184,8 @@ def read_config(path: Path) -> dict[str, Any]:
     for data in sets if isinstance(sets, list) else ():
         if isinstance(data, dict) and isinstance(data.get("folder"), str):
             data["folder"] = str(path.parent / data["folder"])
+    if isinstance(values.get("cache_dir"), str):
+        values["cache_dir"] = str(path.parent / values["cache_dir"])
     return values
 
 

@@ -1,8 +1,8 @@
-"""A pipeline's network with pictures and captions: what the training loop calls."""
+"""A pipeline's network with pictures, clips and captions: what the training loop calls."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
-from training.finetune.data import Order, Picture, load_pixels
-from training.finetune.families import Draws, Family, draw
+from training.finetune.data import Sample, Stream, View
+from training.finetune.data.poses import find_poses, place_poses
+from training.finetune.families import Clip, Draws, Family, draw
 from training.tasks import Task
 
 MEASURED, SAMPLES = 16, 4
-"""Pictures that a validation measures, and that it makes."""
+"""Samples that a validation measures, and that it makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Encoded pictures and captions."""
+    """Encoded samples and captions."""
 
     encoded: dict[str, Tensor]
     embedded: dict[str, Tensor]
@@ -32,19 +33,17 @@ class Batch:
 class FinetuneLearner(nn.Module):
     """The network with its data and loss."""
 
-    tasks = (Task(name="denoise"),)
-
     def __init__(
-        self, family: Family, pictures: Sequence[Picture], held_out: Sequence[Picture], config: FinetuneConfig,
+        self, family: Family, samples: Sequence[Sample], held_out: Sequence[Sample], config: FinetuneConfig,
         cache: Cache,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = family.network
         self.config, self._family, self._cache = config, family, cache
-        # a mirrored picture is another one
-        self._views = [(p, mirrored) for p in pictures for mirrored in ((False, True) if config.flip else (False,))]
+        tasks = config.tasks(family.tasks)
+        self.tasks = tuple(Task(name=name, weight=weight) for name, weight in tasks.items())
+        self._streams = {name: Stream([s for s in samples if s.task == name], config) for name in tasks}
         self._held_out = list(held_out)
-        self._order = Order([p.size for p, _ in self._views], config.train_batch_size, config.seed)
         # what is encoded depends on the encoders, not on the network between them
         self._encoders = _fingerprint(family)
         self.samples: list[tuple[str, UInt8[Tensor, "frames height width 3"]]] = []
@@ -54,25 +53,38 @@ class FinetuneLearner(nn.Module):
         return next(self.network.parameters()).device
 
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Batch:
-        """Takes pictures `first` .. `first + count` of the stream; their draws follow from their place in it alone."""
-        views = [self._views[k] for k in self._order.take(first, count)]
-        seeds = [_mixed(self.config.seed, first + k) for k in range(count)]
-        chance = [float(torch.rand((), generator=torch.Generator().manual_seed(seed + 1))) for seed in seeds]
-        drop = self.config.caption_dropout
-        captions = ["" if c < drop else p.caption for (p, _), c in zip(views, chance, strict=True)]
-        return self._batch(views, captions, seeds)
+        """Takes samples `first` .. `first + count` of a task's stream; their draws follow from their place in it."""
+        views = self._streams[task.name].take(first, count)
+        batch = self._batch(views)
+        return replace(batch, draws=replace(batch.draws, seeds=tuple(view.seed for view in views)))
 
-    def _batch(self, views: Sequence[tuple[Picture, bool]], captions: Sequence[str], seeds: Sequence[int]) -> Batch:
-        encoded = _stack([self._encode(picture, mirrored) for picture, mirrored in views], self._device)
+    def _batch(self, views: Sequence[View]) -> Batch:
+        encoded = _stack([self._encode(view) for view in views], self._device)
         return Batch(
-            encoded=encoded, embedded=_stack([self._embed(caption) for caption in captions], self._device),
-            draws=draw(encoded["latents"].shape[1:], seeds, self._device),
-            files=tuple(str(picture.path) for picture, _ in views),
+            encoded=encoded, embedded=_stack([self._embed(view.caption) for view in views], self._device),
+            draws=draw(encoded["latents"].shape[1:], [view.seed for view in views], self._device),
+            files=tuple(str(view.sample.path) for view in views),
         )  # fmt: skip
 
-    def _encode(self, picture: Picture, mirrored: bool) -> dict[str, Tensor]:
-        key = f"picture {self._encoders} {picture.digest} {picture.size} {mirrored}"
-        return self._cache.get(key, lambda: self._family.encode(load_pixels(picture, mirrored=mirrored)))
+    def _encode(self, view: View) -> dict[str, Tensor]:
+        key, task, posed = f"{self._encoders} {view.key}", view.sample.task, view.sample.keypoints
+        encoded = self._cache.get(f"latents {key}", lambda: self._family.encode(view.pixels()))
+        if task not in self._family.conditioned:
+            return encoded
+        keypoints = hashlib.sha256(posed.read_bytes()).hexdigest() if posed else ""
+        told = self._cache.get(
+            f"conditions {task} {key} frame {view.reference} {keypoints}",
+            lambda: self._family.conditions(task, self._clip(view)),
+        )
+        return {**encoded, **told}
+
+    def _clip(self, view: View) -> Clip:
+        """What a task may look at."""
+        sample, want = view.sample, self._family.wants(view.sample.task)
+        poses = None
+        if want.poses:
+            poses = place_poses(find_poses(sample, self._cache, sample.fps or 1.0), view)
+        return Clip(pixels=view.pixels(), reference=view.reference, poses=poses)
 
     def _embed(self, caption: str) -> dict[str, Tensor]:
         told = self._told(caption) if caption else ""
@@ -84,37 +96,52 @@ class FinetuneLearner(nn.Module):
         return {"loss": each.mean()}
 
     def losses(self) -> Iterable[Float[Tensor, ""]]:
-        """Losses of a few batches, for a method that chooses by gradients."""
+        """Losses of a few batches, for a method that chooses by gradients; of all tasks in turn."""
         size = self.config.train_batch_size
         for k in range(8):
-            generator = torch.Generator()
-            yield self(self.batch(self.tasks[0], k * size, size, generator), self.tasks[0], generator)["loss"]
+            generator, task = torch.Generator(), self.tasks[k % len(self.tasks)]
+            yield self(self.batch(task, k * size, size, generator), task, generator)["loss"]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The loss on fixed pictures at fixed noise: held-out ones, or the first trained ones; and makes samples."""
+        """The loss on fixed samples at fixed noise: held-out ones, or the first trained ones; and makes samples.
+
+        With several tasks, also that of each; the mean is weighted as they are.
+        """
         name = "validation_loss" if self._held_out else "loss_at_fixed_noise"
-        pictures = (self._held_out or [p for p, _ in self._views])[:MEASURED]
+        self.samples = []
+        each = {task.name: self._measure(task) for task in self.tasks}
+        known = {task.name: task.weight for task in self.tasks if each[task.name] is not None}
+        mean = sum(weight * (each[task] or 0.0) for task, weight in known.items()) / sum(known.values())
+        more = {f"{name}_{task}": loss for task, loss in each.items() if loss is not None} if len(each) > 1 else {}
+        return {name: mean, **more}
+
+    def _measure(self, task: Task) -> float | None:
+        """The loss of one task; None where none of its samples is held out."""
+        held = [sample for sample in self._held_out if sample.task == task.name]
+        samples = (held if self._held_out else self._streams[task.name].samples)[:MEASURED]
+        if not samples:
+            return None
         found = []
-        for number, picture in enumerate(pictures):
-            # several noise levels a picture, or the mean would be one of luck
-            batch = self._batch([(picture, False)] * 4, [picture.caption] * 4, [number * 4 + k for k in range(4)])
-            found.append(float(self(batch, self.tasks[0], torch.Generator())["loss"]))
-        prompts = self.config.validation_prompts or [self._told(p.caption) for p in pictures]
-        size = pictures[0].size
-        self.samples = [
-            (prompt, self._family.sample(prompt, size, seed=k))
-            for k, prompt in enumerate(list(dict.fromkeys(prompts))[:SAMPLES])
-        ]
-        return {name: sum(found) / len(found)}
+        for number, sample in enumerate(samples):
+            # several noise levels a sample, or the mean would be one of luck
+            views = [View(sample=sample, caption=sample.caption, seed=number * 4 + k) for k in range(4)]
+            found.append(float(self(self._batch(views), task, torch.Generator())["loss"]))
+        self._make_samples(task, samples)
+        return sum(found) / len(found)
+
+    def _make_samples(self, task: Task, samples: Sequence[Sample]) -> None:
+        told = [self._told(sample.caption) for sample in samples]
+        prompts = list(dict.fromkeys(self.config.validation_prompts or told))
+        most = max(1, SAMPLES // len(self.tasks))
+        for seed, prompt in enumerate(prompts[:most]):
+            # conditions go with the sample that the prompt is the caption of
+            shown = samples[told.index(prompt) if prompt in told else seed % len(samples)]
+            clip = self._clip(View(sample=shown, caption=shown.caption))
+            self.samples.append((prompt, self._family.sample_task(task.name, clip, prompt, seed)))
 
     def _told(self, caption: str) -> str:
         return f"{self.config.trigger} {caption}".strip()
-
-
-def _mixed(seed: int, number: int) -> int:
-    """A seed of its own for every sample of the stream."""
-    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9) % (1 << 62)
 
 
 def _stack(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:

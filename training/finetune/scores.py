@@ -12,10 +12,12 @@ from torch import Tensor
 
 from models.loading import resolve_folder
 from pose.media import to_uint8
+from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
-from training.finetune.data import Picture, find_pictures, load_pixels
+from training.finetune.data import Sample, load_pixels, split
 from training.finetune.families import Family, open_family
-from training.finetune.run import ADAPTER, read_finetune, split
+from training.finetune.gather import gather
+from training.finetune.run import ADAPTER, read_finetune
 from training.methods.adapter import AdapterError, apply_adapter, load_adapter
 from training.metrics.features import FeatureSpace
 from training.metrics.quality import kernel_distance
@@ -83,9 +85,10 @@ def score_run(
         raise ValueError(f"{run} holds no finished fine-tuning run ({ADAPTER} is not there); `studio resume {run}`")
     folder = resolve_folder(config.model)
     family = open_family(folder)
-    found = find_pictures(config.data, resolution=config.resolution, multiple=family.multiple)
-    trained, held_out = split(found, config.validation_share)
-    trained = list({p.digest: p for p in trained}.values())
+    found = gather(config, family, Cache(config.cache_dir or run / "cache"))
+    trained, held_out = split(found.samples, config.validation_share)
+    # neither repeats nor several tasks make a picture count twice
+    trained, held_out = (list({p.piece: p for p in some}.values()) for some in (trained, held_out))
     real = held_out if len(held_out) >= ENOUGH else [*trained, *held_out]
     adapter = load_adapter(run / ADAPTER)
     try:
@@ -102,12 +105,12 @@ def score_run(
     now = _make(family, others, size, lambda k: on_sample(samples + k, total))
     with tuner.disabled():
         before = _make(family, others, size, lambda k: on_sample(samples + len(others) + k, total))
-    seen = {p.digest: features(_pixels(p))[0] for p in (*trained, *held_out)}
+    seen = {p.piece: features(_pixels(p))[0] for p in (*trained, *held_out)}
     scores = compare_features(
         made=features(made), asked=asked,
-        real=torch.stack([seen[p.digest] for p in real]), captions=[p.caption for p in real],
-        trained=torch.stack([seen[p.digest] for p in trained]),
-        held_out=torch.stack([seen[p.digest] for p in held_out]) if len(held_out) > 1 else None,
+        real=torch.stack([seen[p.piece] for p in real]), captions=[p.caption for p in real],
+        trained=torch.stack([seen[p.piece] for p in trained]),
+        held_out=torch.stack([seen[p.piece] for p in held_out]) if len(held_out) > 1 else None,
     )  # fmt: skip
     scores["drift"] = float((1 - (features(now) * features(before)).sum(-1)).mean())
     return Scored(
@@ -164,6 +167,7 @@ def _make(
     return rearrange(torch.stack(pictures), "n h w c -> n c h w")
 
 
-def _pixels(picture: Picture) -> Float[Tensor, "1 3 height width"]:
-    pixels = load_pixels(picture)
+def _pixels(sample: Sample) -> Float[Tensor, "1 3 height width"]:
+    """A picture, or the middle frame of a clip."""
+    pixels = load_pixels(sample)
     return pixels[len(pixels) // 2, None] / 2 + 0.5

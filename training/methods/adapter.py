@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.methods.base import METHODS, MethodConfig, Tuner
+from training.methods.merged import MERGED, Merged
 from training.methods.packing import pack_gaps, unpack_gaps
 from training.methods.scope import Scope
 from training.methods.supports import SUPPORTS
@@ -147,7 +148,8 @@ def load_adapter(path: Path) -> Adapter:
         )
     try:
         delta = _unpack(tensors, int(metadata["word"]))
-        config = METHODS[metadata["method"]].model_validate_json(metadata["config"])
+        method = Merged if metadata["method"] == MERGED else METHODS[metadata["method"]]
+        config = method.model_validate_json(metadata["config"])
         scope = Scope(tuple(json.loads(metadata["scope"])))
         notes = dict(json.loads(metadata["notes"]))
     except (KeyError, ValueError, RuntimeError, zlib.error) as error:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.methods.base import Tuner
+from training.methods.base import Moved, Tuner
 
 
 def rebuild(optimizer: torch.optim.Optimizer, tuner: Tuner) -> None:
@@ -18,10 +18,7 @@ def rebuild(optimizer: torch.optim.Optimizer, tuner: Tuner) -> None:
     for move in tuner.moved:
         old = move.old
         if old in optimizer.state:
-            state[move.new] = {
-                key: move.carry(value) if value.shape == old.shape else value
-                for key, value in optimizer.state[old].items()
-            }
+            state[move.new] = _carried(optimizer.state[old], move)
     groups = list(tuner.parameters())
     options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     present = {p for group in groups for p in group.parameters}
@@ -33,3 +30,28 @@ def rebuild(optimizer: torch.optim.Optimizer, tuner: Tuner) -> None:
         optimizer.add_param_group({**kept, "params": list(group.parameters)})
     optimizer.state.update(state)
     tuner.moved = ()
+
+
+def _carried(state: dict[str, Any], move: Moved) -> dict[str, Any]:
+    """The state of a parameter for the one that it gave way to."""
+    if isinstance(state.get("absmax1"), Tensor):
+        return _carried_in_eight_bits(state, move)
+    return {
+        key: move.carry(value) if isinstance(value, Tensor) and value.shape == move.old.shape else value
+        for key, value in state.items()
+    }
+
+
+def _carried_in_eight_bits(state: dict[str, Any], move: Moved) -> dict[str, Any]:
+    """Bitsandbytes' state: numbers change their blocks, and with it what they are multiples of."""
+    from bitsandbytes.functional import quantize_blockwise
+
+    found = dict(state)
+    for k in ("1", "2"):
+        block = -(-len(move.old) // len(state[f"absmax{k}"]))
+        block = 1 << (block - 1).bit_length()
+        largest = state[f"absmax{k}"].repeat_interleave(block)[: len(move.old)]
+        carried = move.carry(state[f"qmap{k}"][state[f"state{k}"].long()] * largest)
+        codes, quantized = quantize_blockwise(carried, code=state[f"qmap{k}"], blocksize=block)
+        found[f"state{k}"], found[f"absmax{k}"] = codes, quantized.absmax
+    return found

@@ -1,7 +1,9 @@
 """LoRA and its family, through PEFT. This file alone knows PEFT."""
 
+import copy
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -30,6 +32,8 @@ class PeftTuner(Tuner):
             torch.manual_seed(seed)
             self.peft: Any = make(model, config, adapter_name=ADAPTER)
         self.trained = {name.replace(f".{ADAPTER}", ""): p for name, p in model.named_parameters() if p.requires_grad}
+        for parameter in self.trained.values():
+            parameter.data = parameter.data.float()  # of frozen weights in half precision PEFT takes the type over
 
     def parameters(self) -> Iterable[ParamGroup]:
         """The adapter's tensors."""
@@ -85,6 +89,33 @@ class PeftTuner(Tuner):
                 delattr(self.model, attribute)
 
 
+@torch.no_grad()
+def peft_changes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What the active adapters of PEFT's layers add to the weights, in float32, by the weights' names without PEFT.
+
+    Each layer is merged in float64 on a copy, so that the small difference of two large numbers is exact.
+    """
+    for path, layer in model.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        twin: Any = copy.deepcopy(layer).double()
+        weight = twin.get_base_layer().weight
+        before = weight.clone()
+        twin.merge()
+        yield f"{path}.weight", (twin.get_base_layer().weight - before).float()
+
+
+@torch.no_grad()
+def lora_products(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The product B A of every LoRA layer with its scale, in float32, by the weights' names without PEFT."""
+    for path, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and hasattr(layer, "lora_A"):
+            (name,) = layer.active_adapters
+            a, b = layer.lora_A[name].weight.double(), layer.lora_B[name].weight.double()
+            product = b.flatten(1) @ a.flatten(1) * layer.scaling[name]
+            yield f"{path}.weight", product.view(b.shape[0], *a.shape[1:]).float()
+
+
 class PeftMethod(MethodConfig):
     """A method of PEFT on every linear layer and convolution in the scope."""
 
@@ -131,6 +162,12 @@ class LoRA(PeftMethod):
     """Scales by alpha / sqrt(rank) instead (arXiv 2312.03732)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the layer's input that the adapter does not see."""
+
+    @property
+    def scaling(self) -> float:
+        """What the product is multiplied by."""
+        alpha = self.alpha or self.rank
+        return alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def _config(self, targets: str) -> PeftConfig:
         return LoraConfig(
@@ -209,3 +246,16 @@ class HRA(PeftMethod):
 
     def _config(self, targets: str) -> PeftConfig:
         return HRAConfig(r=self.rank, target_modules=targets)
+
+
+def lora_factors(config: MethodConfig, delta: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The thin matrices A and B, scaled, of every layer that an adapter has a plain LoRA beside, by the layers' paths.
+
+    A DoRA's change is no product of them.
+    """
+    if isinstance(config, DoRA):
+        return {}
+    scaling = config.scaling if isinstance(config, LoRA) else 1.0
+    mark = ".lora_A.weight"
+    paths = [name.removesuffix(mark) for name in delta if name.endswith(mark)]
+    return {path: (delta[f"{path}{mark}"], delta[f"{path}.lora_B.weight"] * scaling) for path in paths}

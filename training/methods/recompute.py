@@ -14,11 +14,12 @@ from torch import Tensor
 
 def _layer_norm(node: Any) -> Tensor:
     x, mean, rstd = node._saved_input, node._saved_result1, node._saved_result2
-    made = (x.float() - mean.float()) * rstd.float()
+    # in place: four passes over one float32 copy
+    made = x.to(torch.float32, copy=True).sub_(mean.float()).mul_(rstd.float())
     if node._saved_weight is not None:
-        made = made * node._saved_weight.float()
+        made.mul_(node._saved_weight.float())
     if node._saved_bias is not None:
-        made = made + node._saved_bias.float()
+        made.add_(node._saved_bias.float())
     return made.to(x.dtype)
 
 

@@ -186,7 +186,7 @@ def matrix_sign(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows co
     Singular values below about 1e-3 of the matrix's Frobenius norm do not arrive at 1.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x = matrix.T.contiguous() if tall else matrix
     x = x / (x.norm() * _ROOM).clamp(min=1e-30)
     near = [(a / _ROOM, b / _ROOM**3, c / _ROOM**5) for a, b, c in _POLAR_EXPRESS]
     for a, b, c in (*near, *_SETTLE):

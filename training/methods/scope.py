@@ -22,11 +22,17 @@ def _is_attention(path: str, module: nn.Module) -> bool:
 
 
 def _is_self(path: str, module: nn.Module) -> bool:
-    return _is_attention(path, module) and path.rsplit(".", 1)[-1] in ("attn1", "self_attn", "attn")
+    return _is_attention(path, module) and not _reads_other(path, module)
 
 
 def _is_cross(path: str, module: nn.Module) -> bool:
-    return _is_attention(path, module) and path.rsplit(".", 1)[-1] in ("attn2", "cross_attn")
+    return _is_attention(path, module) and _reads_other(path, module)
+
+
+def _reads_other(path: str, module: nn.Module) -> bool:
+    # the name is no sure sign: attn2 of Stable Diffusion 3.5 reads the picture's own tokens
+    told = getattr(module, "is_cross_attention", None)
+    return bool(told) if told is not None else path.rsplit(".", 1)[-1] in ("attn2", "cross_attn")
 
 
 def _is_feed_forward(path: str, module: nn.Module) -> bool:

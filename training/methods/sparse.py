@@ -59,10 +59,16 @@ class Sparse(InPlaceMethod):
             tensors = {n: p for n, p in tensors.items() if p.ndim > 1 and _module(model, n, "groups", 1) == 1}
             if not tensors:
                 raise ValueError(f"no tensor in the scope has {self.structure}")
+        return InPlaceTuner(model, self.choose(model, tensors, rng, losses))
+
+    def choose(
+        self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None = None
+    ) -> dict[str, Support]:
+        """What is trained of each tensor."""
         scores = self._scores(model, tensors, rng, losses)
         if self.structure == "cross":
             crosses = {n: _cross(score(), self.fraction, self.selector == "smallest") for n, score in scores.items()}
-            return InPlaceTuner(model, {n: Scattered(index, tensors[n].shape) for n, index in crosses.items()})
+            return {n: Scattered(index, tensors[n].shape) for n, index in crosses.items()}
         scores = {n: self._grouped(score) for n, score in scores.items()}
         sets = [{n: s} for n, s in scores.items()] if self.per_tensor else [scores]
         supports: dict[str, Support] = {}
@@ -71,7 +77,7 @@ class Sparse(InPlaceMethod):
             count = max(1, round(self.fraction * total))
             for name, index in choose(together, count, largest=self.selector != "smallest").items():
                 supports[name] = self._support(index, tensors[name].shape)
-        return InPlaceTuner(model, supports)
+        return supports
 
     def _scores(
         self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None

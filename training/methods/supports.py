@@ -16,6 +16,8 @@ from training.methods.layers import Layer
 
 CHUNK: int = 1 << 20
 """Numbers of a dense weight gradient that exist at a time."""
+_EVEN = 512
+"""Rows of a chunk are a multiple of this, where they are more."""
 
 
 class Support(abc.ABC):
@@ -88,6 +90,8 @@ class Scattered(Support):
         rows = shape[0] if len(shape) > 1 else 1
         self.row_size = max(1, shape.numel() // rows)
         self.step = max(1, CHUNK // self.row_size)
+        if self.step > _EVEN:  # products of odd sizes take a quarter longer
+            self.step -= self.step % _EVEN
         edges = torch.arange(0, rows + self.step, self.step).clamp(max=rows)
         self.edges = edges.tolist()
         # which values lie in each chunk of rows: known once, so that a step asks the device nothing

@@ -12,8 +12,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
-from einops import rearrange
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,12 +22,20 @@ from models.pipeline import AnimateXPipeline
 from models.presets import mini_epi, mini_ipi, mini_transformer
 from models.sampling import euler
 from pose.augment import EPIConfig, augment_poses
-from pose.draw import draw_poses
-from pose.implicit import keypoint_features
 from pose.sequence import PoseSequence
+from training.conditions import (
+    BENT,
+    BODIES,
+    DropRates,
+    Skeletons,
+    draw_skeletons,
+    drawn_bodies,
+    leave_out,
+    with_poses,
+)
 from training.config import FrameCount
 from training.data.latents import Encoders, LatentClips, encode_specs
-from training.data.world import Kind, Split, clip_spec, joints_of_specs
+from training.data.world import Kind, Split, clip_spec
 from training.recipes.base import RECIPES, ContinuingRecipe
 from training.tasks import Pattern, Task
 
@@ -65,17 +71,17 @@ class AnimatorRecipe(ContinuingRecipe):
     """Share of the TI2V task; 0 trains animation alone."""
     background_trainable: Pattern = r"transformer\..*"
     """What a TI2V step may move: by default everything but the pose indicators."""
-    pose_dropout: float = Field(default=0.1, ge=0, le=1)
+    pose_dropout: float = Field(default=DropRates.pose, ge=0, le=1)
     """How often the explicit pose and the reference pose are left out, each clip for itself."""
-    implicit_dropout: float = Field(default=0.5, ge=0, le=1)
+    implicit_dropout: float = Field(default=DropRates.implicit, ge=0, le=1)
     """How often the implicit motion is left out: keypoint files and bundled motions have no frames to take it from."""
     text_dropout: float = Field(default=0.1, ge=0, le=1)
     """How often the prompt is empty."""
-    image_dropout: float = Field(default=0.03, ge=0, le=1)
+    image_dropout: float = Field(default=DropRates.image, ge=0, le=1)
     """How often the reference is left out, latents and CLIP tokens together."""
-    epi: EPIConfig = EPIConfig(probability=0.5, canvas_probability=0.3)
+    epi: EPIConfig = BENT
     """How the driving skeleton is bent; milder than the paper's, since this model sees far fewer clips."""
-    pool_size: int = Field(default=256, ge=1)
+    pool_size: int = Field(default=BODIES, ge=1)
     """Bodies in the pool that EPI realigns to."""
     shift: float = Field(default=3.0, gt=0)
     """Shift of the noise levels towards pure noise, in training and sampling."""
@@ -113,9 +119,7 @@ class Samples:
     """One batch, ready for the network."""
 
     clips: LatentClips
-    pose: Float[Tensor, "batch 3 frames height width"] | None
-    reference_pose: Float[Tensor, "batch 3 height width"] | None
-    keypoints: Float[Tensor, "batch frames coords"] | None
+    skeletons: Skeletons | None
 
 
 class AnimatorLearner(nn.Module):
@@ -181,33 +185,27 @@ class AnimatorLearner(nn.Module):
         shard = self._shard(kind, number, num_frames, config.shard_clips / processes)
         clips = shard.take(torch.randint(len(shard), (count,), generator=generator))
         if kind == "background":
-            return Samples(clips=clips, pose=None, reference_pose=None, keypoints=None)
+            return Samples(clips=clips, skeletons=None)
         return self._with_poses(clips, generator)
 
     def _with_poses(self, clips: LatentClips, generator: torch.Generator | None) -> Samples:
         """Draws the skeletons; bends them where there is a generator."""
-        device = clips.latents.device
-        poses, references, keypoints = [], [], []
-        for k in range(len(clips)):
-            driving = clips.poses(k, SIZE)
-            if generator is not None:
-                driving, _ = augment_poses(driving, self._bodies(), self.config.epi, generator)
-            poses.append(draw_poses(driving, size=SIZE))
-            references.append(draw_poses(clips.reference_pose(k, SIZE), size=SIZE)[0])
-            keypoints.append(keypoint_features(clips.driving(k, SIZE)))
-        return Samples(
-            clips=clips,
-            pose=rearrange(torch.stack(poses), "b f h w c -> b c f h w").to(device) / 255,
-            reference_pose=rearrange(torch.stack(references), "b h w c -> b c h w").to(device) / 255,
-            keypoints=torch.stack(keypoints).to(device),
+        poses = [clips.poses(k, SIZE) for k in range(len(clips))]
+        if generator is not None:
+            poses = [augment_poses(pose, self._bodies(), self.config.epi, generator)[0] for pose in poses]
+        skeletons = draw_skeletons(
+            poses,
+            [clips.reference_pose(k, SIZE) for k in range(len(clips))],
+            [clips.driving(k, SIZE) for k in range(len(clips))],
+            size=SIZE,
+            device=clips.latents.device,
         )
+        return Samples(clips=clips, skeletons=skeletons)
 
     def _bodies(self) -> list[PoseSequence]:
         """The pool of other bodies, from a part of the training numbers that no shard reaches."""
         if not self._pool:
-            self._pool = joints_of_specs(
-                [clip_spec("train", (1 << 29) + k) for k in range(self.config.pool_size)], SIZE
-            )
+            self._pool = drawn_bodies(self.config.pool_size, SIZE)
         return self._pool
 
     def _shard(self, kind: Kind, number: int, num_frames: int, clips: float) -> LatentClips:
@@ -237,18 +235,14 @@ class AnimatorLearner(nn.Module):
             text=clips.text.float(),
             reference=torch.cat([mask, tiled], dim=1),
             image=clips.image.float(),
-            reference_pose=None
-            if samples.reference_pose is None
-            else self.epi.encode_reference_pose(samples.reference_pose),
-            explicit=None if samples.pose is None else self.epi.encode_pose(samples.pose),
-            implicit=None if samples.keypoints is None else self.ipi(clips.motion.float(), samples.keypoints),
         )
+        if samples.skeletons is not None:
+            told = with_poses(told, samples.skeletons, clips.motion, self.epi, self.ipi)
         if generator is None:
             return told
         chance = torch.rand(4, len(clips), generator=generator).to(tiled.device)
-        told = told.drop("explicit", "reference_pose", where=chance[0] < config.pose_dropout)
-        told = told.drop("implicit", where=chance[1] < config.implicit_dropout)
-        told = told.drop("reference", "image", where=chance[2] < config.image_dropout)
+        rates = DropRates(pose=config.pose_dropout, implicit=config.implicit_dropout, image=config.image_dropout)
+        told = leave_out(told, chance[:3], rates)
         empty = self.text_encoder.encode([""]).to(told.text)
         text = torch.where((chance[3] < config.text_dropout)[:, None, None], empty, told.text)
         return Conditioning(**{**vars(told), "text": text})
@@ -269,9 +263,7 @@ class AnimatorLearner(nn.Module):
         """Loss on held-out clips at fixed noise, with the pose and without it, and of the background task."""
         generator = torch.Generator().manual_seed(1)
         animation = self._with_poses(self._held_out("animation", EVALUATED_CLIPS), None)
-        background = Samples(
-            clips=self._held_out("background", EVALUATED_CLIPS // 2), pose=None, reference_pose=None, keypoints=None
-        )
+        background = Samples(clips=self._held_out("background", EVALUATED_CLIPS // 2), skeletons=None)
         metrics = {}
         for name, samples, dropped in (
             ("val_animation", animation, ()),

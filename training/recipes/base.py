@@ -2,7 +2,7 @@
 
 import abc
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from torch import nn
 
@@ -17,6 +17,9 @@ class Recipe(TrainingConfig, abc.ABC):
     """One line for `studio recipes`."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Folders of the mini family that must be trained before."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Autocast type; the weights stay float32."""
 
     @property
     def goes_on_from(self) -> Path | None:

@@ -1,7 +1,6 @@
 """Runs a recipe in a run folder: effective config, events, checkpoints, exported weights and a model card."""
 
 import json
-import os
 import shlex
 import shutil
 import time
@@ -17,11 +16,11 @@ from torch import nn
 
 from training.checkpoint import CheckpointError, latest_checkpoint, write_text
 from training.events import Event, Finished
+from training.going import OnBatch
 from training.loop import load_average, train
 from training.recipes.base import RECIPES, Recipe
 from training.recipes.card import render_cards, write_card
-from training.run_folder import stopper
-from training.toml import dump_toml
+from training.run_folder import is_main, record, refuse_another_run, saver, stopper
 
 _NOT_IN_FINGERPRINT = {"checkpoint_every", "keep_checkpoints", "evaluate_every"}
 
@@ -70,6 +69,7 @@ def run_recipe(
     export_to: Path | None = None,
     time_limit_s: float | None = None,
     device: str | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Iterator[Event]:
     """Trains a recipe, yielding events; a finished run leaves its weights in `run/mini/`.
 
@@ -89,32 +89,27 @@ def run_recipe(
             raise ValueError(f"{name} needs the trained {part}, which is not in {mini}; run its recipe first")
     if recipe.goes_on_from is not None and not recipe.goes_on_from.is_dir():
         raise ValueError(f"start_from {recipe.goes_on_from}: no such folder; name the mini folder of an earlier run")
-    if not resume and latest_checkpoint(run) is not None:
-        raise CheckpointError(
-            f"{run} holds a run already; resume it with `studio resume {run}`, or name another folder"
-        )
-    main = os.environ.get("RANK", "0") == "0"  # `accelerate launch` starts several of us; one writes
-    run.mkdir(parents=True, exist_ok=True)
-    if main:
-        (run / "stop").unlink(missing_ok=True)
-    if main and not resume:
-        _write_config(run, name, recipe)
+    if not resume:
+        refuse_another_run(run)
     learner = recipe.build(mini)
     # as JSON gives it back: a tuple of the settings is a list in the checkpoint
     fingerprint = {"recipe": name, **recipe.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)}
-    with (run / "events.jsonl" if main else Path(os.devnull)).open("a", encoding="utf-8") as log:
+
+    def events() -> Iterator[Event]:
         for event in train(
-            learner, recipe, run, resume=resume, fingerprint=fingerprint, device=device,
-            should_stop=stopper(run, began, time_limit_s),
+            learner, recipe, run, resume=resume, fingerprint=fingerprint, device=device, on_batch=on_batch,
+            should_stop=stopper(run, began, time_limit_s), should_save=saver(run),
         ):  # fmt: skip
-            if main and resume:  # not before the loop has found the settings to be those of the checkpoint
-                _write_config(run, name, recipe)
-                resume = False
-            log.write(json.dumps(event.as_dict()) + "\n")
-            log.flush()
-            if main and isinstance(event, Finished) and event.complete:
+            if is_main() and isinstance(event, Finished) and event.complete:
                 _export(recipe, name, learner, run, export_to)
             yield event
+
+    yield from record(run, settings_of(name, recipe), events(), resume=resume)
+
+
+def settings_of(name: str, recipe: Recipe) -> dict[str, Any]:
+    """What config.toml says of a run."""
+    return {"recipe": name, "settings": recipe.model_dump(mode="json")}
 
 
 def _export(recipe: Recipe, name: str, learner: nn.Module, run: Path, export_to: Path | None) -> None:
@@ -152,7 +147,3 @@ def read_run(run: Path) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(f"{run} is not a run folder: it has no config.toml")
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     return str(values["recipe"]), dict(values["settings"])
-
-
-def _write_config(run: Path, name: str, recipe: Recipe) -> None:
-    write_text(run / "config.toml", dump_toml({"recipe": name, "settings": recipe.model_dump(mode="json")}))

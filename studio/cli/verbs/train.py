@@ -4,7 +4,7 @@ import json
 import signal
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -111,14 +111,30 @@ _FINETUNE_FLAGS = {
 
 
 def _run_finetune(request: TrainRequest, console: Console) -> Result:
-    from training.finetune.config import FinetuneConfig, read_config, set_value
-
-    values = read_config(request.config) if request.config else {}
+    flags: dict[str, Any] = {}
     for flag, name in _FINETUNE_FLAGS.items():
         value = getattr(request, flag)
         if value not in (None, ()):
-            values[name] = [{"folder": str(value)}] if name == "data" else value
-    for name, value in read_settings(request.set).items():
+            flags[name] = [{"folder": str(value)}] if name == "data" else value
+    config = finetune_config(request.config, read_settings(request.set), flags)
+    run = request.output_dir or Path("runs") / config.method
+    if run.is_file():
+        raise RequestError(f"--output-dir {run}: is a file; name a folder")
+    return _follow_finetune(config, run, request, console, resume=False)
+
+
+def finetune_config(
+    path: Path | None, settings: Mapping[str, Any], flags: Mapping[str, Any] | None = None
+) -> "FinetuneConfig":
+    """Puts a TOML file, flags and `--set` together, each going before the one before it.
+
+    Raises:
+        RequestError: a setting is unknown or wrong, or there is nothing to train on.
+    """
+    from training.finetune.config import FinetuneConfig, read_config, set_value
+
+    values = {**(read_config(path) if path else {}), **(flags or {})}
+    for name, value in settings.items():
         set_value(values, name, value)
     if "data" not in values:
         raise RequestError(
@@ -127,10 +143,19 @@ def _run_finetune(request: TrainRequest, console: Console) -> Result:
         )
     config = make_request(FinetuneConfig, values)
     _check_method(config.method, config.method_options)
-    run = request.output_dir or Path("runs") / config.method
-    if run.is_file():
-        raise RequestError(f"--output-dir {run}: is a file; name a folder")
-    return _follow_finetune(config, run, request, console, resume=False)
+    return config
+
+
+def recipe_name(path: Path) -> str | None:
+    """The recipe whose config.toml this is; None for a fine-tuning run's.
+
+    Raises:
+        ValueError: it cannot be read as TOML.
+    """
+    from training.finetune.config import read_config
+
+    name = read_config(path).get("recipe")
+    return name if isinstance(name, str) else None
 
 
 def _check_method(name: str, options: dict[str, Any]) -> None:
@@ -238,7 +263,7 @@ def _watch(
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the run has been saved.
     """
-    from training.events import Evaluated, Finished, Note, Saved, Step
+    from training.events import Evaluated, Finished, Note, OutOfMemory, Saved, Skipped, Step
 
     began, made, losses = time.monotonic(), 0, dict[str, float]()
     last: Finished | None = None
@@ -254,6 +279,10 @@ def _watch(
                 counts.update(event.counts)
             elif isinstance(event, Evaluated):
                 console.say(f"step {event.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in event.metrics.items()))
+            elif isinstance(event, OutOfMemory):
+                console.note(f"step {event.step}: out of memory; {event.remedy}, and the step is made again")
+            elif isinstance(event, Skipped):
+                console.note(f"step {event.step} skipped: its gradient was infinite; loss scale {event.scale:g}")
             elif isinstance(event, Saved):
                 saved = event.path
             elif isinstance(event, Finished):

@@ -66,3 +66,41 @@ def pictures(tmp_path):
         picture(folder / f"{k}.png", (50 * k, 20, 20))
         (folder / f"{k}.txt").write_text(f"a red thing number {'abcde'[k]}")
     return folder
+
+
+def video(path, frames, fps=12):
+    """Writes frames (frames, height, width, 3) as H.264 without loss of much; odd endings say the container."""
+    import av
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        for frame in np.asarray(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def brightening(count, size=(48, 40)):
+    """Frames of (width, height) px whose grey says their number: 8 a frame."""
+    import numpy as np
+
+    return np.stack([np.full((size[1], size[0], 3), 8 * k, np.uint8) for k in range(count)])
+
+
+@pytest.fixture
+def dances(tmp_path):
+    """Two drawn characters that wave, 13 frames each, with keypoints of the first beside it and captions."""
+    from pose.media import to_uint8
+    from pose.readers import write_keypoints
+    from training.data.world import clip_spec, draw_clips
+
+    folder = tmp_path / "dances"
+    clips = draw_clips([clip_spec("train", k) for k in (1, 2)], num_frames=13, size=(64, 64))
+    for k in range(2):
+        video(folder / f"{k}.mp4", to_uint8(clips.video[k]).numpy())
+        (folder / f"{k}.txt").write_text(f"dancer {'ab'[k]}")
+        write_keypoints(folder / f"{k}.keypoints.json", clips.poses(k))
+    return folder

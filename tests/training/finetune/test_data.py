@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.finetune.config import DataSet
-from training.finetune.data import DataError, Order, bucket, find_pictures, load_pixels
+from training.finetune.data import DataError, Order, Wanted, bucket, find_samples, load_pixels
 
 from .conftest import picture
 
 
 def find(folder, **options):
-    return find_pictures([DataSet(folder=folder, **options)], resolution=64, multiple=16)
+    return find_samples([DataSet(folder=folder, **options)], {"text-to-image": Wanted()}, resolution=64, multiple=16)
 
 
 def test_captions_come_from_text_files(pictures):
-    assert [p.caption for p in find(pictures).pictures] == [f"a red thing number {c}" for c in "abcde"]
+    assert [p.caption for p in find(pictures).samples] == [f"a red thing number {c}" for c in "abcde"]
 
 
 def test_captions_come_from_metadata_files(tmp_path):
@@ -28,16 +28,16 @@ def test_captions_come_from_metadata_files(tmp_path):
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": "one"}) + "\n")
     (tmp_path / "sub" / "metadata.csv").write_text("file_name,text\nb.png,two\n")
     found = find(tmp_path)
-    assert [p.caption for p in found.pictures] == ["one", "two", "sub"]
+    assert [p.caption for p in found.samples] == ["one", "two", "sub"]
     assert "1 of 3 pictures have no caption" in found.notes[0]
 
 
 def test_without_captions_the_folders_name_is_used_and_said(tmp_path):
     picture(tmp_path / "my_dog" / "a.png", "red")
     found = find(tmp_path / "my_dog")
-    assert found.pictures[0].caption == "my dog"
+    assert found.samples[0].caption == "my dog"
     assert "get their folder's name" in found.notes[0]
-    assert find(tmp_path / "my_dog", caption="a dog").pictures[0].caption == "a dog"
+    assert find(tmp_path / "my_dog", caption="a dog").samples[0].caption == "a dog"
 
 
 def test_one_bad_picture_among_many_is_named_and_left_out(pictures):
@@ -45,20 +45,20 @@ def test_one_bad_picture_among_many_is_named_and_left_out(pictures):
     (pictures / "bad.png").write_bytes(whole[: len(whole) // 2])
     (pictures / "text.jpg").write_text("not a picture")
     found = find(pictures)
-    assert len(found.pictures) == 5
-    assert {p.rsplit("/", 1)[-1] for p in found.problems} == {"bad.png", "text.jpg"}
+    assert len(found.samples) == 5
+    assert {p.file.name for p in found.left_out} == {"bad.png", "text.jpg"}
 
 
 def test_an_empty_folder_and_one_that_is_not_there_are_errors(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty has no pictures"):
+    with pytest.raises(DataError, match=r"empty has no pictures or videos"):
         find(tmp_path / "empty")
     with pytest.raises(DataError, match="no such folder"):
         find(tmp_path / "nothing")
 
 
 def test_repeats_weigh_a_set(pictures):
-    assert len(find(pictures, repeats=3).pictures) == 15
+    assert len(find(pictures, repeats=3).samples) == 15
 
 
 def test_a_picture_fills_its_bucket_without_being_stretched(tmp_path):
@@ -67,7 +67,7 @@ def test_a_picture_fills_its_bucket_without_being_stretched(tmp_path):
     wide = Image.new("RGB", (200, 100), "black")
     wide.paste((255, 0, 0), (90, 40, 110, 60))
     wide.save(tmp_path / "wide.png")
-    (found,) = find(tmp_path).pictures
+    (found,) = find(tmp_path).samples
     width, height = found.size
     assert width > height
     pixels = load_pixels(found)

@@ -13,7 +13,7 @@ from training.events import Evaluated, Finished, Note, Step
 from training.finetune.config import FinetuneConfig
 from training.finetune.families import open_family
 from training.finetune.run import finetune
-from training.loop import NotFiniteError
+from training.going import NotFiniteError
 from training.methods.adapter import apply_adapter, load_adapter
 
 
@@ -83,6 +83,85 @@ def test_accumulation_and_checkpointing_give_the_losses_of_a_plain_run(model, pi
     plain = losses("plain")
     assert losses("ckpt", gradient_checkpointing=True) == pytest.approx(plain, rel=1e-4)
     assert losses("parts", gradient_accumulation_steps=2) == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        {"mixed_precision": "fp16"}, {"mixed_precision": "bf16", "weights_dtype": "bf16"},
+        {"mixed_precision": "fp16", "weights_dtype": "fp16"},
+    ],
+    ids=lambda t: "-".join(t.values()),
+)  # fmt: skip
+@pytest.mark.parametrize("method", [SARA, {"method": "lora", "method_options": {"rank": 2}}], ids=["sara", "lora"])
+def test_half_precision_gives_nearly_the_losses_of_single(method, types, model, pictures, tmp_path):
+    def losses(name, **changes):
+        told = config(model, pictures, **method, **changes)
+        return [e.losses["loss"] for e in finetune(told, tmp_path / name, device="cpu") if isinstance(e, Step)]
+
+    assert losses("half", **types) == pytest.approx(losses("single"), rel=0.05)
+    # the base is hashed by its files, so the adapter of half weights fits the same model
+    family = open_family(model)
+    adapter = load_adapter(tmp_path / "half" / "adapter.safetensors")
+    apply_adapter(family.network, adapter, folder=model / family.component)
+
+
+def test_half_weights_are_frozen_half_and_the_trained_numbers_are_not(animator, pictures, tmp_path):
+    told = config(animator, pictures, **SARA, weights_dtype="bf16", mixed_precision="bf16")
+    run = finetune(told, tmp_path / "run", device="cpu")
+    next(e for e in run if isinstance(e, Step))
+    run.close()
+    from training.checkpoint import load_checkpoint
+
+    stored = load_checkpoint(tmp_path / "run" / "checkpoint-1")[0]
+    assert stored["model"]["values"].dtype == torch.float32
+    # values that were rounded to bfloat16 have no digits beyond it; trained ones do
+    assert not torch.equal(stored["model"]["values"], stored["model"]["values"].bfloat16().float())
+
+
+def test_half_weights_that_would_meet_single_inputs_or_be_trained_themselves_are_refused(animator, pictures, tmp_path):
+    with pytest.raises(ValueError, match=r'weights_dtype bf16: .* use mixed_precision = "bf16"'):
+        list(finetune(config(animator, pictures, **SARA, weights_dtype="bf16"), tmp_path / "run", device="cpu"))
+    told = config(animator, pictures, method="bitfit", weights_dtype="bf16", mixed_precision="bf16")
+    with pytest.raises(ValueError, match="weights_dtype bf16: bitfit trains the model's own tensors"):
+        list(finetune(told, tmp_path / "run", device="cpu"))
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animator, pictures, tmp_path, monkeypatch):
+    from training.finetune.families.animator import Animator
+
+    told = config(animator, pictures, **SARA, train_batch_size=4)
+    plain = [e.losses["loss"] for e in finetune(told, tmp_path / "plain", device="cpu") if isinstance(e, Step)]
+    whole = Animator.loss
+    checkpointed = []
+
+    def cramped(self, encoded, *args):
+        checkpointed.append(self.network.is_gradient_checkpointing)
+        if self.network.training and len(encoded["latents"]) > 2:
+            torch.empty(1 << 60)  # more than there is
+        return whole(self, encoded, *args)
+
+    monkeypatch.setattr(Animator, "loss", cramped)
+    run = finetune(told, tmp_path / "cramped", device="cpu")
+    found = []
+    for event in run:
+        found.append(event)
+        if event.kind == "step" and event.step == 3:
+            run.close()
+            break
+    remedies = [e.remedy for e in found if e.kind == "out_of_memory"]
+    assert remedies == [
+        "gradient checkpointing is on",
+        "a batch goes through the network in 2 parts of 2 of its samples",
+    ]
+    assert checkpointed[:3] == [False, True, True]
+    rest = list(finetune(told, tmp_path / "cramped", resume=True, device="cpu"))
+    assert "out_of_memory" not in [e.kind for e in rest]
+    losses = [e.losses["loss"] for e in [*found, *rest] if isinstance(e, Step)]
+    assert losses == pytest.approx(plain, rel=1e-4)
+    rows = [json.loads(line) for line in (tmp_path / "cramped" / "events.jsonl").read_text().splitlines()]
+    assert [row["remedy"] for row in rows if row["event"] == "out_of_memory"] == remedies
 
 
 @pytest.mark.slow

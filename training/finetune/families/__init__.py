@@ -1,7 +1,29 @@
 """Kinds of pipelines that can be fine-tuned. One file a kind."""
 
 import models.pipeline  # noqa: F401  (makes our pipeline known to diffusers)
-from training.finetune.families import animator, stable_diffusion
-from training.finetune.families.base import FAMILIES, Draws, Family, draw, open_family
+from training.finetune.families import (
+    animator,
+    dit,
+    pixart,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_xl,
+    wan,
+)
+from training.finetune.families.base import FAMILIES, Clip, Draws, Family, draw, open_family
 
-__all__ = ["FAMILIES", "Draws", "Family", "animator", "draw", "open_family", "stable_diffusion"]
+__all__ = [
+    "FAMILIES",
+    "Clip",
+    "Draws",
+    "Family",
+    "animator",
+    "dit",
+    "draw",
+    "open_family",
+    "pixart",
+    "stable_diffusion",
+    "stable_diffusion_3",
+    "stable_diffusion_xl",
+    "wan",
+]

@@ -1,5 +1,8 @@
-"""The animator: pictures as clips of one frame, with text alone."""
+"""The animator: pictures from text, and clips from a picture, text and poses."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -7,23 +10,37 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.codecs import decode_latents, encode_latents
-from models.conditioning import Conditioning, predict_velocity
+from models.clip import OpenCLIPVisionEncoder
+from models.codecs import decode_latents, encode_latents, num_latent_frames, reference_latents
+from models.conditioning import Conditioning, encode_image, encode_prompts, predict_velocity
 from models.dit import AnimateXTransformer3DModel
 from models.flow import add_noise, shift_sigmas, velocity_target
+from pose.augment import augment_poses
 from pose.media import to_uint8
-from training.finetune.families.base import FAMILIES, Draws, Family
+from pose.sequence import PoseSequence
+from training.conditions import BENT, BODIES, DropRates, draw_skeletons, drawn_bodies, leave_out, with_poses
+from training.finetune.data.buckets import Wanted
+from training.finetune.families.base import FAMILIES, Clip, Draws, Family
 
 STEPS, GUIDANCE = 20, 2.0
 """Of a sample."""
+CANVAS = (128, 128)
+"""Of the bodies that EPI realigns to; only their proportions count."""
 
 
 @FAMILIES.register("AnimateXPipeline")
 class Animator(Family):
-    """Text to one frame; reference and pose are left out, as a part of the animator's own training leaves them out."""
+    """Three tasks, told apart by what the network is told, as in the animator's own training (`training.conditions`).
 
-    about: ClassVar[str] = "the animator: pictures as clips of one frame"
+    text-to-image: text alone; of a picture, or of a clip where `num_frames` asks for one. ti2v: the first frame and
+    text, no pose. animation: a frame of the clip, its pose, the driving skeleton bent by EPI, the implicit motion of
+    the clip's own frames, and text. Only the transformer is trained; the pose indicators stay as they are.
+    """
+
+    about: ClassVar[str] = "the animator: text-to-image, ti2v and animation"
     component: ClassVar[str] = "transformer"
+    tasks: ClassVar[tuple[str, ...]] = ("text-to-image", "ti2v", "animation")
+    conditioned: ClassVar[frozenset[str]] = frozenset({"ti2v", "animation"})
     unrelated: ClassVar[tuple[str, ...]] = (
         "a person waving a hand in a town", "a juice box dancing in the hills, rain falls",
         "a bean walking in a room with a window", "a blob with long rabbit ears jumping under a blue sky",
@@ -42,20 +59,55 @@ class Animator(Family):
         """The codec's factor times the transformer's patch."""
         return int(self.pipeline.vae.config.scale_factor_spatial) * int(self.network.config["patch_size"][1])
 
+    @property
+    def frames_multiple(self) -> int:
+        """0 = single pictures only; else clips have k*factor+1 frames."""
+        return int(self.pipeline.vae.config.scale_factor_temporal)
+
+    def wants(self, task: str) -> Wanted:
+        """Single pictures for text alone; else clips as long and as fast as the pipeline's own."""
+        text_alone = task == "text-to-image"
+        return Wanted(
+            frames=1 if text_alone else int(self.pipeline.config["num_frames"]), factor=self.frames_multiple,
+            fps=float(self.pipeline.config["fps"]), stills=text_alone, poses=task == "animation",
+        )  # fmt: skip
+
+    def num_tokens_cut(self, caption: str) -> int:
+        """How many tokens of a caption are more than the text encoder reads."""
+        if hasattr(self.pipeline.text_encoder, "num_tokens_cut"):
+            return int(self.pipeline.text_encoder.num_tokens_cut([caption])[0])
+        return super().num_tokens_cut(caption)
+
     @torch.no_grad()
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
-        """Normalised latents, and their mask and reference, which say that nothing is given."""
+        """Normalised latents."""
         vae = self.pipeline.vae
         return {"latents": encode_latents(vae, pixels.to(vae.device).permute(1, 0, 2, 3)[None])[0]}
 
     @torch.no_grad()
+    def conditions(self, task: str, clip: Clip) -> dict[str, Tensor]:
+        """The reference, as mask and latents and as CLIP tokens; for animation also the poses and what CLIP sees."""
+        pipe, shown = self.pipeline, clip.reference if task == "animation" else 0
+        pixels = clip.pixels.to(pipe.vae.device)
+        still = pixels[shown : shown + 1]
+        mode = pipe.config["reference_latents"]
+        found = {"reference": reference_latents(pipe.vae, still, num_frames=len(pixels), mode=mode)[0]}
+        if pipe.image_encoder is not None:
+            found["image"] = encode_image(pipe.image_encoder, pipe.image_processor, still)[0].float()
+        if task == "animation":
+            assert clip.poses is not None
+            found |= {"xy": clip.poses.xy, "confidence": clip.poses.confidence}
+            found |= {"reference_xy": clip.poses.xy[shown], "reference_confidence": clip.poses.confidence[shown]}
+            seeing = pipe.ipi_image_encoder or pipe.image_encoder
+            if pipe.ipi is not None and isinstance(seeing, OpenCLIPVisionEncoder):
+                found["motion"] = seeing(pixels).pooled.float()
+        return found
+
+    @torch.no_grad()
     def embed(self, caption: str) -> dict[str, Tensor]:
         """Text tokens."""
-        return {"tokens": self.pipeline.text_encoder.encode([caption])[0].float()}
-
-    def _told(self, latents: Tensor, tokens: Tensor) -> Conditioning:
-        channels = int(self.network.config["in_channels"]) - latents.shape[1]
-        return Conditioning(text=tokens, reference=latents.new_zeros(len(latents), channels, *latents.shape[2:]))
+        pipe = self.pipeline
+        return {"tokens": encode_prompts(pipe.text_encoder, pipe.tokenizer, [caption])[0].float()}
 
     def loss(
         self,
@@ -75,23 +127,87 @@ class Animator(Family):
         noise = draws.noise
         # as the animator itself was trained, see `training.recipes.animator`
         sigmas = shift_sigmas(draws.normal.sigmoid(), float(self.pipeline.scheduler.config.get("shift", 1.0)))
-        told = self._told(latents, embedded["tokens"])
+        with torch.no_grad():
+            told = self._told(encoded, embedded["tokens"], draws.seeds)
         velocity = predict_velocity(self.network, add_noise(latents, noise, sigmas), sigmas * 1000, told)
         return F.mse_loss(velocity.float(), velocity_target(latents, noise), reduction="none").flatten(1).mean(1)
 
+    def _told(self, encoded: dict[str, Tensor], tokens: Tensor, seeds: Sequence[int]) -> Conditioning:
+        """What the network is told; with seeds, skeletons are bent and parts left out, each clip for itself."""
+        latents = encoded["latents"]
+        if "reference" not in encoded:
+            channels = int(self.network.config["in_channels"]) - latents.shape[1]
+            return Conditioning(text=tokens, reference=latents.new_zeros(len(latents), channels, *latents.shape[2:]))
+        told = Conditioning(text=tokens, reference=encoded["reference"].float(), image=encoded.get("image"))
+        rngs = [torch.Generator().manual_seed(seed + 2) for seed in seeds]
+        chance = torch.stack([torch.rand(3, generator=rng) for rng in rngs], dim=1) if rngs else None
+        if "xy" in encoded:
+            told = self._with_poses(told, encoded, rngs)
+        return told if chance is None else leave_out(told, chance.to(latents.device), DropRates())
+
+    def _with_poses(
+        self, told: Conditioning, encoded: dict[str, Tensor], rngs: Sequence[torch.Generator]
+    ) -> Conditioning:
+        factor = int(self.pipeline.vae.config.scale_factor_spatial)
+        size = (told.reference.shape[-1] * factor, told.reference.shape[-2] * factor)
+        fps = float(self.pipeline.config["fps"])
+
+        def clips(xy: Tensor, confidence: Tensor) -> list[PoseSequence]:
+            return [
+                PoseSequence(xy=one.cpu(), confidence=seen.cpu(), frame_size=size, fps=fps)
+                for one, seen in zip(xy, confidence, strict=True)
+            ]
+
+        found = clips(encoded["xy"], encoded["confidence"])
+        references = clips(encoded["reference_xy"][:, None], encoded["reference_confidence"][:, None])
+        driving = found
+        if rngs:
+            pairs = zip(found, rngs, strict=True)
+            driving = [augment_poses(pose, self._bodies, BENT, rng)[0] for pose, rng in pairs]
+        # the indicators may have been moved to main memory, where the memory ladder puts what is not trained
+        own, device = self.pipeline.epi.device, told.reference.device
+        skeletons = draw_skeletons(driving, references, found, size=size, device=own)
+        seen = encoded["motion"].to(own) if "motion" in encoded else None
+        told = with_poses(told, skeletons, seen, self.pipeline.epi, self.pipeline.ipi)
+        parts = ("explicit", "reference_pose", "implicit")
+        return replace(told, **{name: part.to(device) for name in parts if (part := getattr(told, name)) is not None})
+
+    @cached_property
+    def _bodies(self) -> list[PoseSequence]:
+        return drawn_bodies(BODIES, CANVAS)
+
     @torch.no_grad()
-    def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:
+    def sample(
+        self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
+    ) -> UInt8[Tensor, "frames height width 3"]:
         """Euler steps with guidance by text."""
-        vae, scheduler = self.pipeline.vae, type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        vae = self.pipeline.vae
         factor, channels = int(vae.config.scale_factor_spatial), int(vae.config.z_dim)
-        shape = (1, channels, 1, size[1] // factor, size[0] // factor)
-        latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(vae.device)
+        length = num_latent_frames(frames, self.frames_multiple)
+        none = {"latents": torch.zeros(1, channels, length, size[1] // factor, size[0] // factor, device=vae.device)}
+        return self._denoised(none, prompt, seed)
+
+    @torch.no_grad()
+    def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
+        """The clip made again from its conditions; with text alone, one as long as it."""
+        if task not in self.conditioned:
+            height, width = clip.pixels.shape[-2:]
+            return self.sample(prompt, (width, height), seed, len(clip.pixels))
+        told = {**self.encode(clip.pixels), **self.conditions(task, clip)}
+        return self._denoised({name: value[None] for name, value in told.items()}, prompt, seed)
+
+    def _denoised(self, encoded: dict[str, Tensor], prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
+        vae, scheduler = self.pipeline.vae, type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+        device = encoded["latents"].device
+        latents = torch.randn(encoded["latents"].shape, generator=torch.Generator().manual_seed(seed)).to(device)
         tokens = torch.stack([self.embed(text)["tokens"] for text in (prompt, "")])
-        scheduler.set_timesteps(STEPS, device=latents.device)
+        positive: Any = self._told(encoded, tokens[:1], ())
+        negative = replace(positive, text=tokens[1:]).drop("explicit")
+        scheduler.set_timesteps(STEPS, device=device)
         for step in scheduler.timesteps:
-            both = latents.expand(2, -1, -1, -1, -1)
-            told: Any = self._told(both, tokens)
-            with_text, without = predict_velocity(self.network, both, step.expand(2), told).float().chunk(2)
+            with_text, without = (
+                predict_velocity(self.network, latents, step.expand(1), told).float() for told in (positive, negative)
+            )
             latents = scheduler.step(without + GUIDANCE * (with_text - without), step, latents).prev_sample
         video = decode_latents(vae, latents)[0].permute(1, 0, 2, 3) / 2 + 0.5
         return to_uint8(video.clamp(0, 1)).cpu()

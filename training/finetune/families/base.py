@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from models.loading import check_folder
 from models.quiet import quiet_loading
 from pose.registry import Registry
+from pose.sequence import PoseSequence
+from training.finetune.data.buckets import Wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,20 @@ class Draws:
     """In 0..1, for noise levels."""
     normal: Float[Tensor, "batch"]
     """Standard normal, for noise levels."""
+    seeds: tuple[int, ...] = ()
+    """One a sample, for what else a family draws in training; empty where a loss is measured, and nothing may vary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What a task may look at."""
+
+    pixels: Float[Tensor, "frames 3 height width"]
+    """-1..1."""
+    reference: int
+    """The frame that the reference is drawn to be, where any will do."""
+    poses: PoseSequence | None
+    """The body in every frame, in px of the frames; where the task wants it."""
 
 
 def draw(shape: torch.Size, seeds: Sequence[int], device: torch.device) -> Draws:
@@ -55,6 +71,14 @@ class Family(abc.ABC):
     """One line for the docs."""
     component: ClassVar[str]
     """The pipeline's part that is trained."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Parts without which the pipeline works, though diffusers asks for them."""
+    max_tokens: ClassVar[int | None] = None
+    """What a caption is cut to; None for what the tokenizer says."""
+    tasks: ClassVar[tuple[str, ...]] = ("text-to-image",)
+    """What it can be trained on, the usual one first."""
+    conditioned: ClassVar[frozenset[str]] = frozenset()
+    """The tasks for which `conditions` has something to say."""
     unrelated: ClassVar[tuple[str, ...]] = (
         "a photo of a mountain lake", "a bowl of fruit on a table", "a portrait of an old man", "a street at night",
         "a white horse on a meadow", "a sailing boat at sea", "a red brick house", "a bunch of flowers in a vase",
@@ -79,6 +103,22 @@ class Family(abc.ABC):
     def multiple(self) -> int:
         """What a picture's sides must be a multiple of. [px]"""
 
+    @property
+    def frames_multiple(self) -> int:
+        """0 = single pictures only; else clips have k*factor+1 frames."""
+        return 0
+
+    def wants(self, task: str) -> Wanted:
+        """What a task takes; by default clips of four times `frames_multiple` and one frames, and pictures as well."""
+        return Wanted(frames=4 * self.frames_multiple + 1, factor=self.frames_multiple)
+
+    def num_tokens_cut(self, caption: str) -> int:
+        """How many tokens of a caption are more than the first text encoder reads."""
+        tokenizer = getattr(self.pipeline, "tokenizer", None)
+        if tokenizer is None:
+            return 0
+        return max(0, len(tokenizer(caption).input_ids) - int(self.max_tokens or tokenizer.model_max_length))
+
     @abc.abstractmethod
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
         """What the loss needs of a picture (one frame) or clip, in -1..1; without a batch dimension. "latents" is what
@@ -87,6 +127,13 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def embed(self, caption: str) -> dict[str, Tensor]:
         """What the loss needs of a caption; without a batch dimension."""
+
+    def conditions(self, task: str, clip: Clip) -> dict[str, Tensor]:
+        """What else the loss of a task needs of a clip, beside `encode`; without a batch dimension, kept on disk.
+
+        This is the hook for tasks with more inputs than latents and text; by default nothing.
+        """
+        return {}
 
     @abc.abstractmethod
     def loss(
@@ -99,8 +146,15 @@ class Family(abc.ABC):
         """The denoising loss of every sample."""
 
     @abc.abstractmethod
-    def sample(self, prompt: str, size: tuple[int, int], seed: int) -> UInt8[Tensor, "frames height width 3"]:
-        """A picture of the prompt, (width, height) px."""
+    def sample(
+        self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
+    ) -> UInt8[Tensor, "frames height width 3"]:
+        """A picture of the prompt, (width, height) px; or a clip, where the kind makes clips."""
+
+    def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
+        """What a task makes of a clip's conditions and a prompt; by default of the prompt alone, of its length."""
+        height, width = clip.pixels.shape[-2:]
+        return self.sample(prompt, (width, height), seed, len(clip.pixels))
 
     def to(self, device: torch.device) -> None:
         """Moves all parts."""
@@ -118,14 +172,16 @@ def open_family(folder: Path) -> Family:
         ValueError: its kind of pipeline cannot be fine-tuned here.
     """
     check_folder(folder, pipeline=None)
-    name = DiffusionPipeline.load_config(str(folder))["_class_name"]
+    index = DiffusionPipeline.load_config(str(folder))
+    name = index["_class_name"]
     if name not in FAMILIES:
         raise ValueError(f"{folder} is a {name}, which cannot be fine-tuned here yet; known are {', '.join(FAMILIES)}")
     kind: Any = getattr(diffusers, name)  # ours is there as well, see `models.pipeline`
+    absent = {part: None for part in FAMILIES[name].may_lack if index.get(part) in (None, (None, None), [None, None])}
     try:
         with quiet_loading():
             pipeline = kind.from_pretrained(
-                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
+                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True, **absent
             )
     except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ValueError(f"model folder {folder} could not be loaded: {error}") from error

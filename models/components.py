@@ -1,0 +1,102 @@
+"""Parts of a diffusers pipeline's folder, one at a time: finding the network, loading it, loading little else."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import diffusers.utils.logging
+import torch
+from torch import nn
+
+import models.pipeline  # noqa: F401  (makes our pipeline known to diffusers)
+from models.loading import check_folder
+from models.quiet import quiet_loading
+
+NETWORKS: Final = ("transformer", "transformer_2", "unet", "prior", "controlnet")
+"""What pipelines call the part that denoises; others follow in the order of the index."""
+_OURS: Final = ("models.", "pose.")
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no pipeline: it has no model_index.json; name a folder in diffusers layout")
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return index
+
+
+def component_names(folder: Path) -> list[str]:
+    """Names of the parts that diffusers or this project load and that have weights, those that denoise first."""
+    found = [
+        name
+        for name, kind in _index(folder).items()
+        if isinstance(kind, list) and _known(str(kind[0])) and any((folder / name).glob("*.safetensors"))
+    ]
+    return sorted(found, key=lambda name: (name not in NETWORKS, NETWORKS.index(name) if name in NETWORKS else 0))
+
+
+def _known(library: str) -> bool:
+    return library == "diffusers" or library.startswith(_OURS)
+
+
+def load_component(folder: Path, name: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Loads one part of a pipeline.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    library, kind = _index(folder)[name]
+    try:
+        with quiet_loading():
+            part: nn.Module = getattr(import_module(library), kind).from_pretrained(
+                str(folder / name), torch_dtype=dtype, use_safetensors=True, local_files_only=True
+            )
+    except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{folder / name} could not be loaded: {error}") from error
+    return part.eval().requires_grad_(False)
+
+
+def load_pipeline_around(folder: Path, network: nn.Module, name: str) -> Any:
+    """The folder's pipeline with a network that is loaded already, and without other networks and codecs.
+
+    It cannot make pictures, but it reads LoRA files as the whole one does.
+    """
+    check_folder(folder, pipeline=None)
+    index = _index(folder)
+    kind: Any = getattr(diffusers, index["_class_name"])  # ours is there as well, see `models.pipeline`
+    parts: dict[str, Any] = {
+        part: None
+        for part, told in index.items()
+        if isinstance(told, list) and (told[0] is None or any((folder / part).glob("*.safetensors")))
+    }
+    with quiet_loading():
+        return kind.from_pretrained(
+            str(folder), **{**parts, name: network}, use_safetensors=True, local_files_only=True
+        )
+
+
+@contextmanager
+def read_lora(folder: Path, network: nn.Module, name: str, file: Path) -> Iterator[None]:
+    """Puts a LoRA file on a network for a while, as the pipeline in its folder reads it.
+
+    Raises:
+        RuntimeError: it cannot be read.
+    """
+    logs: Any = diffusers.utils.logging
+    level = logs.get_verbosity()
+    logs.set_verbosity_error()  # it would say that there is nothing for the text encoders, which are not there
+    try:
+        pipeline = load_pipeline_around(folder, network, name)
+        pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="read")
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        raise RuntimeError((str(error).strip() or type(error).__name__).splitlines()[0][:300]) from error
+    finally:
+        logs.set_verbosity(level)
+    try:
+        yield
+    finally:
+        pipeline.unload_lora_weights()

@@ -1,0 +1,65 @@
+"""A process that trains a toy in children, which it kills: `crash_worker.py FOLDER TIMES`."""
+
+import importlib.util
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training import loop
+
+spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).with_name("toys.py"))
+assert spec is not None and spec.loader is not None
+toys = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toys)
+STEPS = 24
+
+
+class Large(toys.Toy):  # type: ignore[misc,name-defined]
+    """A toy whose checkpoints take some time to write."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.ballast = nn.Parameter(torch.zeros(300_000))
+
+    def forward(self, batch, task, generator):  # type: ignore[no-untyped-def]
+        losses = super().forward(batch, task, generator)
+        return {"loss": losses["loss"] + (self.ballast[:4] - losses["loss"].detach()).square().mean()}
+
+
+def train(run: Path, *, resume: bool) -> None:
+    config = toys.config(steps=STEPS, checkpoint_every=1, keep_checkpoints=1)
+    for _ in loop.train(Large(seed=7 if resume else 0), config, run, resume=resume, device="cpu"):
+        pass
+
+
+def kill_often(run: Path, times: int) -> None:
+    """Kills a child that trains at random moments, again and again; prints how often it was amid a save."""
+    draw = random.Random(0)
+    amid = 0
+    for number in range(times):
+        child = os.fork()
+        if child == 0:
+            train(run, resume=(run / "latest").exists())
+            os._exit(0)
+        time.sleep(draw.uniform(0.03, 0.3))
+        # a busy machine may get to no save in that time: every second child is watched until it does
+        until = time.monotonic() + 5
+        while number % 2 and not any(run.glob(".checkpoint-*.tmp")) and time.monotonic() < until:
+            time.sleep(0.0005)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        amid += any(run.glob(".checkpoint-*.tmp"))
+    print("amid", amid, "at", (run / "latest").read_text() if (run / "latest").exists() else "nothing")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    train(folder / "straight", resume=False)
+    kill_often(folder / "killed", int(sys.argv[2]))
+    train(folder / "killed", resume=True)

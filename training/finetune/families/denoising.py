@@ -1,0 +1,56 @@
+"""What all kinds share whose network is asked one question at one noise level."""
+
+import abc
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from training.finetune.families.base import Draws, Family
+from training.finetune.families.objectives import Objective, objective_of
+
+
+class Denoising(Family):
+    """A family whose loss follows from its scheduler: a subclass says how the network is called."""
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(pipeline)
+        self.objective = self._objective()
+
+    def _objective(self) -> Objective:
+        return objective_of(self.pipeline.scheduler)
+
+    @abc.abstractmethod
+    def predict(
+        self,
+        noisy: Float[Tensor, "batch ..."],
+        timesteps: Tensor,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+    ) -> Float[Tensor, "batch ..."]:
+        """What the network says of noisy latents."""
+
+    def loss(
+        self,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+        draws: Draws,
+        snr_gamma: float | None,
+    ) -> Float[Tensor, "batch"]:
+        """Squared error of what the network predicts, weighted by min-SNR where asked.
+
+        Raises:
+            ValueError: min-SNR is asked for, and the model is trained by flow matching.
+        """
+        question = self.objective.ask(encoded["latents"], draws, snr_gamma)
+        noisy, embedded = self.in_dtype(question.noisy), {name: self.in_dtype(t) for name, t in embedded.items()}
+        predicted = self.predict(noisy, question.timesteps, encoded, embedded)
+        if predicted.shape[1] == 2 * question.target.shape[1]:
+            # the second half is a learned variance, of which diffusers' samplers and trainers take no notice either
+            predicted = predicted.chunk(2, dim=1)[0]
+        return question.loss(predicted)
+
+    def in_dtype(self, value: Tensor) -> Tensor:
+        """Turns numbers to those of the network's weights, which may be loaded in half precision."""
+        network: Any = self.network
+        return value.to(network.dtype) if value.is_floating_point() else value

@@ -1,0 +1,141 @@
+"""What a network is asked while it is trained: noise, v or a velocity, as the model's own scheduler says."""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_snr
+from jaxtyping import Float
+from torch import Tensor
+
+from models.flow import add_noise, velocity_loss, velocity_target
+from training.finetune.families.base import Draws
+
+PREDICTIONS: Final = ("epsilon", "v_prediction", "sample")
+"""What a network of the noising kind may predict: the noise, v (arXiv 2202.00512), the clean latents."""
+
+_NOISING: Final = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "rescale_betas_zero_snr",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Noisy latents at their timesteps, and what the network should say of them."""
+
+    noisy: Float[Tensor, "batch ..."]
+    timesteps: Tensor
+    """As the network takes them, one a sample."""
+    target: Float[Tensor, "batch ..."]
+    weights: Float[Tensor, "batch"] | None = None
+    """Of the samples in the loss; None for 1."""
+
+    def loss(self, predicted: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch"]:
+        """Weighted mean squared error of each sample, in float32."""
+        return velocity_loss(predicted, self.target, self.weights)
+
+
+class Objective(abc.ABC):
+    """How latents and draws become a question."""
+
+    @abc.abstractmethod
+    def ask(self, latents: Float[Tensor, "batch ..."], draws: Draws, snr_gamma: float | None) -> Question:
+        """Adds the drawn noise at the drawn level.
+
+        Raises:
+            ValueError: min-SNR is asked for where it makes no sense.
+        """
+
+
+class Noising(Objective):
+    """DDPM's noising with timesteps drawn evenly; the network predicts noise, v or the clean latents."""
+
+    def __init__(self, scheduler: Any) -> None:
+        # whatever samples, this one knows how to add noise; `from_config` would forget what is a default of the other
+        config = scheduler.config
+        self._scheduler = DDPMScheduler(**{name: config[name] for name in _NOISING if name in config})
+        self.prediction: str = self._scheduler.config["prediction_type"]
+
+    def ask(self, latents: Float[Tensor, "batch ..."], draws: Draws, snr_gamma: float | None) -> Question:
+        """As diffusers' trainers ask, `compute_snr` included (min-SNR: arXiv 2303.09556, sec. 3.4)."""
+        steps = (draws.uniform * self._scheduler.config["num_train_timesteps"]).long()
+        noisy = self._scheduler.add_noise(latents, draws.noise, steps)
+        if self.prediction == "epsilon":
+            target = draws.noise
+        elif self.prediction == "v_prediction":
+            target = self._scheduler.get_velocity(latents, draws.noise, steps)
+        else:
+            target = latents
+        weights = None if snr_gamma is None else self._min_snr(compute_snr(self._scheduler, steps), snr_gamma)
+        return Question(noisy=noisy, timesteps=steps, target=target, weights=weights)
+
+    def _min_snr(self, snr: Float[Tensor, "batch"], gamma: float) -> Float[Tensor, "batch"]:
+        if self.prediction == "epsilon":
+            return (gamma / snr).clamp(max=1)  # min(snr, gamma) / snr, which is 1 where a schedule ends in pure noise
+        least = snr.clamp(max=gamma)
+        return least / (snr + 1) if self.prediction == "v_prediction" else least
+
+
+class Flow(Objective):
+    """Straight lines between latents and noise; the network predicts their direction, noise - latents.
+
+    Noise levels are the scheduler's table of training, shift included, entered at sigmoid(N(0, 1)): SD3's logit-normal
+    density (arXiv 2403.03206, sec. 3.1), as diffusers' SD3 trainer draws it. All levels weigh the same.
+    """
+
+    def __init__(self, scheduler: Any, *, lowest: float = 0.0) -> None:
+        """Reads the table.
+
+        Args:
+            scheduler: one of diffusers' flow matching schedulers, or a multistep one that samples flows.
+            lowest: noise levels below are not drawn, where another network is there for them.
+        """
+        config = scheduler.config
+        table = FlowMatchEulerDiscreteScheduler(
+            num_train_timesteps=config["num_train_timesteps"],
+            shift=config.get("shift") or config.get("flow_shift") or 1.0,
+            # a shift that depends on the size is for sampling; diffusers trains without
+            use_dynamic_shifting=bool(config.get("use_dynamic_shifting")),
+        )
+        self._steps = int(config["num_train_timesteps"])
+        self._sigmas = table.sigmas[table.sigmas >= lowest]  # falling, from 1
+        if not len(self._sigmas):
+            raise ValueError(f"no noise level of this model is above {lowest}, where its network begins")
+
+    def ask(self, latents: Float[Tensor, "batch ..."], draws: Draws, snr_gamma: float | None) -> Question:
+        """Mixes latents and noise at levels of the table."""
+        if snr_gamma is not None:
+            raise ValueError("snr_gamma is for models that predict noise or v; this one is trained by flow matching")
+        share = len(self._sigmas) / self._steps
+        normal = draws.normal
+        if share < 1:  # the same density, cut off: N(0, 1) below the place where the table ends
+            end = torch.special.ndtr(torch.logit(normal.new_tensor(share)))
+            normal = torch.special.ndtri(torch.special.ndtr(normal) * end)
+        place = (normal.sigmoid() * self._steps).long().clamp(max=len(self._sigmas) - 1)
+        sigmas = self._sigmas.to(latents.device)[place]
+        return Question(
+            noisy=add_noise(latents, draws.noise, sigmas),
+            timesteps=sigmas * self._steps,
+            target=velocity_target(latents, draws.noise),
+        )
+
+
+def objective_of(scheduler: Any, *, lowest: float = 0.0) -> Objective:
+    """Reads from a pipeline's scheduler what its network predicts.
+
+    Raises:
+        ValueError: it is a kind that cannot be trained here.
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
+    if "FlowMatch" in name or prediction == "flow_prediction" or config.get("use_flow_sigmas"):
+        return Flow(scheduler, lowest=lowest)
+    if "beta_start" not in config or prediction not in PREDICTIONS:
+        raise ValueError(
+            f"the model's scheduler is {name} with prediction_type {prediction!r}, which cannot be trained here; "
+            f"known are schedulers with betas and {', '.join(PREDICTIONS)}, and flow matching"
+        )
+    return Noising(scheduler)

@@ -1,0 +1,61 @@
+"""What kinds share that make one picture from a caption: the codec's latents, and samples by the pipeline."""
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from pose.media import to_uint8
+from training.finetune.families.denoising import Denoising
+
+SAMPLE_STEPS = 20
+"""Of a sample."""
+
+
+class TextToPicture(Denoising):
+    """Latents of one picture by an AutoencoderKL; a pipeline that takes a prompt and a size."""
+
+    asked: ClassVar[dict[str, Any]] = {}
+    """What else the pipeline is told when it makes a sample."""
+
+    @torch.no_grad()
+    def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
+        """Scaled latents.
+
+        Raises:
+            ValueError: it is a clip.
+        """
+        return {"latents": picture_latents(self.pipeline.vae, pixels)}
+
+    def sample(
+        self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
+    ) -> UInt8[Tensor, "frames height width 3"]:
+        """By the pipeline, one frame."""
+        made = self.pipeline(
+            prompt, width=size[0], height=size[1], num_inference_steps=SAMPLE_STEPS, output_type="pt",
+            generator=torch.Generator().manual_seed(seed), **self.asked,
+        ).images  # fmt: skip
+        return to_uint8(made).cpu()
+
+
+@torch.no_grad()
+def picture_latents(vae: Any, pixels: Float[Tensor, "frames 3 height width"]) -> Float[Tensor, "channels rows columns"]:
+    """Encodes one picture in -1..1: the mode of the posterior, moved and scaled as the codec's config says.
+
+    Raises:
+        ValueError: there are several frames.
+    """
+    if len(pixels) != 1:
+        raise ValueError(f"this model makes pictures, but a clip of {len(pixels)} frames was given; leave videos out")
+    latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()[0].float()
+    config = vae.config
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:  # SDXL codecs of some
+        mean, std = (latents.new_tensor(config[name]).reshape(-1, 1, 1) for name in ("latents_mean", "latents_std"))
+        return (latents - mean) * config["scaling_factor"] / std
+    return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
+
+
+def codec_factor(vae: Any) -> int:
+    """How many pixels a latent stands for, along a side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))

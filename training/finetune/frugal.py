@@ -1,0 +1,94 @@
+"""A learner that can do with less memory, and frozen weights of half the size."""
+
+import torch
+from torch import Tensor, nn
+
+from training.finetune.config import FinetuneConfig
+from training.finetune.learner import Batch, FinetuneLearner
+from training.methods import Tuner
+from training.tasks import Task
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FrugalLearner(FinetuneLearner):
+    """What the memory ladder and half weights need beside the loss."""
+
+    def checkpoint_activations(self) -> bool:
+        """Computes activations twice; False where the network cannot, or does."""
+        if getattr(self.network, "is_gradient_checkpointing", False):
+            return False
+        if not getattr(self.network, "_supports_gradient_checkpointing", False):
+            return False
+        self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        return True
+
+    def offload(self) -> bool:
+        """Moves encoders to main memory, where they make what is not in the cache yet; False without a GPU."""
+        device = next(self.network.parameters()).device
+        if device.type == "cpu":
+            return False
+        self._move_encoders(torch.device("cpu"))
+        self._offloaded = True
+        return True
+
+    _offloaded = False
+
+    def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss, whoever asks for it."""
+        with self._cast():
+            return super().forward(batch, task, generator)
+
+    def evaluate(self) -> dict[str, float]:
+        """Measures and makes samples, with the encoders where the network is."""
+        device = next(self.network.parameters()).device
+        if self._offloaded:
+            self._move_encoders(device)
+        try:
+            with self._cast():
+                return super().evaluate()
+        finally:
+            if self._offloaded:
+                self._move_encoders(torch.device("cpu"))
+
+    def _cast(self) -> torch.autocast:
+        """Half weights work under autocast alone; others are measured without, as ever."""
+        device, half = next(self.network.parameters()).device, self.config.weights_dtype != "fp32"
+        return torch.autocast(device.type, dtype=_DTYPES[self.config.mixed_precision], enabled=half)
+
+    def _move_encoders(self, device: torch.device) -> None:
+        for part in self._family.pipeline.components.values():
+            if isinstance(part, nn.Module) and part is not self.network:
+                part.to(device)
+
+
+def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
+    """Brings the frozen weights to their type, but for those that the model says must stay float32.
+
+    Raises:
+        ValueError: without autocast half weights would meet float32 inputs.
+    """
+    if config.weights_dtype == "fp32":
+        return
+    if config.mixed_precision == "fp32":
+        raise ValueError(
+            f"weights_dtype {config.weights_dtype}: layers would meet inputs of another type; "
+            f'use mixed_precision = "{config.weights_dtype}", or weights_dtype = "fp32"'
+        )
+    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    for name, parameter in network.named_parameters():
+        if not kept & set(name.split(".")):
+            parameter.data = parameter.data.to(_DTYPES[config.weights_dtype])
+
+
+def check_trained(tuner: Tuner, config: FinetuneConfig) -> None:
+    """Looks whether the trained numbers are float32.
+
+    Raises:
+        ValueError: the method trains the model's own tensors, and those are not.
+    """
+    if any(p.dtype != torch.float32 for p in tuner.named().values()):
+        raise ValueError(
+            f"weights_dtype {config.weights_dtype}: {config.method} trains the model's own tensors, in which small "
+            'changes would be lost; use weights_dtype = "fp32", or a method with numbers of its own, as sara or lora'
+        )
