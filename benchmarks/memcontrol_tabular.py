@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/memcontrol_tabular.py [--seeds 20] [--output out/memcontrol]
 
-The tables (`benchmarks/data`, made by `memcontrol_table.py`) hold a small diffusion model adapted with each of 2^8 masks
-and two learning rates, measured at five checkpoints: Frechet distance and copy rate. A budget is a number of whole
-runs. Hypervolumes are measured from a fixed reference point and divided by that of all results. Every strategy is also
-measured with its last checkpoints alone, as the paper does it. Tests are Wilcoxon's, paired by seed and table.
+The tables (`benchmarks/data`, made by `memcontrol_table.py`) hold a small diffusion model adapted with each of 2^8
+masks and two learning rates, measured at five checkpoints: Frechet distance and copy rate. A budget is a number of
+runs to the end. Hypervolumes are measured from a fixed reference point and divided by that of all results. Every
+strategy is also measured with its last checkpoints alone, as the paper does it. Tests are Wilcoxon's, paired by seed
+and table.
 """
 
 import argparse

@@ -106,7 +106,7 @@ def cliques(alike: Bool[Tensor, "n n"], least: int) -> list[list[int]]:
     graph = networkx.from_numpy_array(np.triu(alike.numpy(), 1))
     found: list[list[int]] = []
     while True:
-        largest = max(networkx.find_cliques(graph), key=len, default=[])
+        largest: list[int] = max(networkx.find_cliques(graph), key=len, default=[])
         if len(largest) < least:
             return found
         found.append(sorted(largest))
@@ -201,7 +201,7 @@ def memorization_distance(generated: Features, trained: Features) -> float:
 
 
 def memorization_informed(distance: float, amd: float, *, limit: float = 0.1) -> float:
-    """MIFID: a Frechet distance, divided by AMD where that is below `limit`. It jumps there: report it, do not optimise."""
+    """MIFID: a Frechet distance, divided by AMD where that is below `limit`. It jumps there: never optimise it."""
     return distance / max(amd, 1e-12) if amd < limit else distance
 
 
