@@ -1,0 +1,110 @@
+"""Every strategy against what the search relies on, on a formula."""
+
+import pytest
+
+SITES = tuple(f"site{k}" for k in range(8))
+
+
+def space():
+    from training.search.space import Choice, LogUniform, Space
+
+    return Space(
+        sites=SITES,
+        numbers={"learning_rate": LogUniform(low=1e-5, high=1e-3), "rank": Choice(options=(4, 8, 16))},
+    )
+
+
+def names():
+    from training.search.strategies import STRATEGIES
+
+    return list(STRATEGIES)
+
+
+def strategy(name, seed=0):
+    from training.search.strategies import STRATEGIES
+
+    return STRATEGIES[name](space(), seed=seed)
+
+
+def result(candidate):
+    """Quality grows with what is trained, copying faster."""
+    on = sum(candidate.mask)
+    return [(10.0 - on + candidate.values["rank"] / 100, (on / 8) ** 2)]
+
+
+@pytest.mark.parametrize("name", names())
+def test_candidates_are_of_the_space(name):
+    searcher, where = strategy(name), space()
+    for _ in range(14):
+        candidate = searcher.ask()
+        where.check(candidate)
+        searcher.tell(candidate, result(candidate))
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_same_seed_proposes_the_same(name):
+    one, two = strategy(name), strategy(name)
+    for _ in range(12):
+        first, second = one.ask(), two.ask()
+        assert first == second
+        one.tell(first, result(first))
+        two.tell(second, result(second))
+    assert strategy(name, seed=1).ask() != strategy(name, seed=0).ask()
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_another_trained_or_what_failed_can_be_told(name):
+    from training.search.space import Candidate
+
+    searcher = strategy(name)
+    other = Candidate(mask=(True,) * 8, values={"learning_rate": 1e-4, "rank": 8})
+    searcher.tell(other, result(other))
+    failed = searcher.ask()
+    searcher.tell(failed, [])
+    space().check(searcher.ask())
+
+
+def test_the_default_begins_with_few_sites_and_grows():
+    searcher = strategy("memcontrol-2")
+    found = [searcher.ask() for _ in range(8)]
+    assert [sum(c.mask) for c in found] == [1, 1, 1, 1, 2, 2, 3, 5]
+    assert len({c.key for c in found}) == 8
+    rates = [c.values["learning_rate"] for c in found]
+    assert rates[0] < 1e-4 < rates[1]
+
+
+def test_the_default_proposes_nothing_twice_while_there_is_something_else():
+    searcher, seen = strategy("memcontrol-2"), set()
+    for _ in range(40):
+        candidate = searcher.ask()
+        assert candidate.key not in seen
+        seen.add(candidate.key)
+        searcher.tell(candidate, result(candidate))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"mask": (True,)}, "has 8 sites"),
+        ({"values": {"rank": 4}}, "learning_rate"),
+        ({"values": {"rank": 5, "learning_rate": 1e-4}}, "rank 5"),
+        ({"values": {"rank": 4, "learning_rate": 1.0}}, "learning_rate 1.0"),
+    ],
+)
+def test_a_candidate_of_another_space_is_refused(change, told):
+    from training.search.space import Candidate
+
+    values = {"mask": (True,) * 8, "values": {"learning_rate": 1e-4, "rank": 8}, **change}
+    with pytest.raises(ValueError, match=told):
+        space().check(Candidate(**values))
+
+
+def test_an_empty_space_and_a_wrong_range_are_refused():
+    from training.search.space import LogUniform, Space
+
+    with pytest.raises(ValueError, match="nothing to choose"):
+        Space(sites=())
+    with pytest.raises(ValueError, match="twice"):
+        Space(sites=("a", "a"))
+    with pytest.raises(ValueError, match="above 0"):
+        LogUniform(low=0, high=1)

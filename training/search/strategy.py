@@ -1,0 +1,37 @@
+"""What proposes candidates. A strategy knows nothing of what is trained; adding one is one file."""
+
+import abc
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from pose.registry import Registry
+from training.search.pareto import Objectives
+from training.search.space import Candidate, Space
+
+
+class SearchStrategy(abc.ABC):
+    """Proposes candidates and is told what came of them. It may be told of candidates that it did not propose.
+
+    All its draws follow from the seed and from what it was told, so a search that goes on elsewhere need only tell it
+    again: nothing of it is saved.
+    """
+
+    about: ClassVar[str]
+    """One line for `studio search --help`."""
+    paper: ClassVar[str]
+    """Where it comes from."""
+
+    def __init__(self, space: Space, *, seed: int) -> None:
+        self.space, self.seed = space, seed
+
+    @abc.abstractmethod
+    def ask(self) -> Candidate:
+        """The next candidate to train."""
+
+    @abc.abstractmethod
+    def tell(self, candidate: Candidate, points: Sequence[Objectives]) -> None:
+        """What a candidate got at each of its checkpoints, the last one last; nothing where it failed."""
+
+
+STRATEGIES: Final[Registry[type[SearchStrategy]]] = Registry("strategy")
+"""`studio search --strategy`."""
