@@ -85,6 +85,12 @@ def score_run(
         raise ValueError(f"{run} holds no finished fine-tuning run ({ADAPTER} is not there); `studio resume {run}`")
     folder = resolve_folder(config.model)
     family = open_family(folder)
+    seeing = [task for task in config.tasks(family.tasks) if task in family.conditioned]
+    if seeing:
+        raise ValueError(
+            f"{run} was trained on {' and '.join(seeing)}, which sees more than text, and scores are of what a model "
+            "makes of text alone; look at its samples and its loss on fixed noise"
+        )
     found = gather(config, family, Cache(config.cache_dir or run / "cache"))
     trained, held_out = split(found.samples, config.validation_share)
     # neither repeats nor several tasks make a picture count twice

@@ -88,3 +88,16 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path, features):
 
     with pytest.raises(ValueError, match="holds no finished fine-tuning run"):
         score_run(tmp_path, features)
+
+
+def test_a_run_that_saw_more_than_text_is_refused(run, features, tmp_path):
+    import shutil
+
+    from training.finetune.scores import score_run
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    told = (copy / "config.toml").read_text()
+    (copy / "config.toml").write_text(told.replace("[finetune]", '[finetune]\ntask = "ti2v"', 1))
+    with pytest.raises(ValueError, match="was trained on ti2v, which sees more than text"):
+        score_run(copy, features)

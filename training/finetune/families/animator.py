@@ -41,7 +41,7 @@ class Animator(Family):
     component: ClassVar[str] = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("text-to-image", "ti2v", "animation")
     conditioned: ClassVar[frozenset[str]] = frozenset({"ti2v", "animation"})
-    unrelated: ClassVar[tuple[str, ...]] = (
+    unrelated = (
         "a person waving a hand in a town", "a juice box dancing in the hills, rain falls",
         "a bean walking in a room with a window", "a blob with long rabbit ears jumping under a blue sky",
         "a stubby figure running in front of green hills", "an ape with long arms clapping before a plain wall",

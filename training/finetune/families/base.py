@@ -79,7 +79,7 @@ class Family(abc.ABC):
     """What it can be trained on, the usual one first."""
     conditioned: ClassVar[frozenset[str]] = frozenset()
     """The tasks for which `conditions` has something to say."""
-    unrelated: ClassVar[tuple[str, ...]] = (
+    unrelated: tuple[str, ...] = (
         "a photo of a mountain lake", "a bowl of fruit on a table", "a portrait of an old man", "a street at night",
         "a white horse on a meadow", "a sailing boat at sea", "a red brick house", "a bunch of flowers in a vase",
     )  # fmt: skip

@@ -29,6 +29,7 @@ class DiT(Denoising):
         for module in pipeline.transformer.modules():
             if isinstance(module, LabelEmbedding):
                 module.dropout_prob = 0.0  # it would drop classes by itself, not by the run's seed and share
+        self.unrelated = tuple(str(k * self.classes // 8) for k in range(8))
 
     @property
     def classes(self) -> int:

@@ -167,6 +167,13 @@ def test_a_sample_is_a_picture_of_the_asked_size(kind, family):
     assert family.sample("dog", (across, side), seed=1).shape == (length(family), side, across, 3)
 
 
+def test_every_kind_has_unrelated_prompts_that_it_understands(family):
+    prompts = family.unrelated
+    assert len(set(prompts)) == len(prompts) == 8
+    for prompt in prompts:
+        family.embed(prompt)
+
+
 def test_every_kind_is_registered_with_one_line_for_the_docs():
     kinds = {type(make()).__name__ for make in {**makers.PICTURES, **makers.CLIPS}.values()}
     assert kinds | {"AnimateXPipeline"} == set(FAMILIES)
