@@ -62,13 +62,13 @@ class Beside:
         values = (self.scale * self.values).to(x.dtype)
         match support:
             case Columns():
-                part = x.index_select(layer.feature_axis(x), support.columns)
+                part = x.index_select(layer.feature_axis(x), support.chosen)
                 return layer.forward(part, values.view(support.shape), None)
             case Rows():
                 thin = layer.forward(x, values.view(support.shape), None)
                 axis = layer.feature_axis(thin)
                 size = [*thin.shape[:axis], self.shape[0], *thin.shape[axis + 1 :]]
-                return thin.new_zeros(size).index_copy(axis, support.rows.long(), thin)
+                return thin.new_zeros(size).index_copy(axis, support.chosen.long(), thin)
             case _:
                 whole: Tensor = _Scattered.apply(x, values, layer, support, self.shape)
                 return whole

@@ -5,7 +5,7 @@ gradient, and that gradient itself. The forward pass and the gradient of the inp
 """
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -147,73 +147,68 @@ class Scattered(Support):
         self.flat = self.flat.to(device)
 
 
-class Columns(Support):
+class Slices(Support):
+    """Whole slices of the tensor along one axis, by their numbers."""
+
+    axis: ClassVar[int]
+
+    def __init__(self, chosen: Int[Tensor, "n"], shape: torch.Size) -> None:
+        self.chosen = chosen.to(torch.int32)
+        self.shape = torch.Size((*shape[: self.axis], len(chosen), *shape[self.axis + 1 :]))
+        self.count = self.shape.numel()
+
+    def take(self, weight: Tensor) -> Tensor:
+        """The slices."""
+        return weight.detach().index_select(self.axis, self.chosen)
+
+    def put(self, weight: Tensor, part: Tensor) -> None:
+        """Writes the slices."""
+        weight.detach().index_copy_(self.axis, self.chosen.long(), part)
+
+    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
+        """The slices."""
+        return grad.index_select(self.axis, self.chosen).reshape(-1).float()
+
+    @classmethod
+    def read(cls, index: Tensor, weight: Tensor) -> Self:
+        """From the slices' numbers."""
+        if weight.ndim <= cls.axis:
+            raise ValueError(f"a tensor of shape {tuple(weight.shape)} has no {cls.kind}")
+        return cls(_within(index, weight.shape[cls.axis]), weight.shape)
+
+    def index(self) -> Int[Tensor, "n"]:
+        """The slices' numbers."""
+        return self.chosen
+
+    def to(self, device: torch.device) -> None:
+        """Moves the numbers."""
+        self.chosen = self.chosen.to(device)
+
+
+class Columns(Slices):
     """Whole input features of a linear layer, or input channels of a convolution (PaCA, arXiv 2503.01905).
 
     Only these features of the input are kept for the backward pass.
     """
 
     kind = "columns"
+    axis = 1
     wants_all = False
-
-    def __init__(self, columns: Int[Tensor, "n"], shape: torch.Size) -> None:
-        self.columns = columns.to(torch.int32)
-        self.shape = torch.Size((shape[0], len(columns), *shape[2:]))
-        self.count = self.shape.numel()
-
-    def take(self, weight: Tensor) -> Tensor:
-        """The columns."""
-        return weight.detach().index_select(1, self.columns)
-
-    def put(self, weight: Tensor, part: Tensor) -> None:
-        """Writes the columns."""
-        weight.detach().index_copy_(1, self.columns.long(), part)
 
     def keep(self, layer: Layer, x: Tensor) -> Tensor:
         """The features that the columns read."""
-        return x.index_select(layer.feature_axis(x), self.columns)
+        return x.index_select(layer.feature_axis(x), self.chosen)
 
     def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
         """One product with the kept features."""
         return layer.weight_grad(upstream, kept, slice(None)).reshape(-1).float()
 
-    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
-        """The columns."""
-        return grad.index_select(1, self.columns).reshape(-1).float()
 
-    @classmethod
-    def read(cls, index: Tensor, weight: Tensor) -> "Columns":
-        """From the columns' numbers."""
-        if weight.ndim < 2:
-            raise ValueError(f"a tensor of shape {tuple(weight.shape)} has no columns")
-        return cls(_within(index, weight.shape[1]), weight.shape)
-
-    def index(self) -> Int[Tensor, "n"]:
-        """The columns' numbers."""
-        return self.columns
-
-    def to(self, device: torch.device) -> None:
-        """Moves the numbers."""
-        self.columns = self.columns.to(device)
-
-
-class Rows(Support):
+class Rows(Slices):
     """Whole output features of a linear layer, or output channels of a convolution."""
 
     kind = "rows"
-
-    def __init__(self, rows: Int[Tensor, "n"], shape: torch.Size) -> None:
-        self.rows = rows.to(torch.int32)
-        self.shape = torch.Size((len(rows), *shape[1:]))
-        self.count = self.shape.numel()
-
-    def take(self, weight: Tensor) -> Tensor:
-        """The rows."""
-        return weight.detach().index_select(0, self.rows)
-
-    def put(self, weight: Tensor, part: Tensor) -> None:
-        """Writes the rows."""
-        weight.detach().index_copy_(0, self.rows.long(), part)
+    axis = 0
 
     def keep(self, layer: Layer, x: Tensor) -> Tensor:
         """All of it: a row reads every feature."""
@@ -221,24 +216,7 @@ class Rows(Support):
 
     def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
         """One product with the rows' share of the upstream gradient."""
-        return layer.weight_grad(upstream, kept, self.rows).reshape(-1).float()
-
-    def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
-        """The rows."""
-        return grad.index_select(0, self.rows).reshape(-1).float()
-
-    @classmethod
-    def read(cls, index: Tensor, weight: Tensor) -> "Rows":
-        """From the rows' numbers."""
-        return cls(_within(index, weight.shape[0]), weight.shape)
-
-    def index(self) -> Int[Tensor, "n"]:
-        """The rows' numbers."""
-        return self.rows
-
-    def to(self, device: torch.device) -> None:
-        """Moves the numbers."""
-        self.rows = self.rows.to(device)
+        return layer.weight_grad(upstream, kept, self.chosen).reshape(-1).float()
 
 
 class Singular(Support):
