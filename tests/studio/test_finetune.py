@@ -47,6 +47,21 @@ def test_flags_train_and_the_last_line_says_what_came_of_it(studio, flags, tmp_p
     assert (tmp_path / "run" / "adapter.safetensors").is_file()
 
 
+def test_every_flag_of_fine_tuning_is_a_setting(studio, flags, tmp_path):
+    done = studio(
+        *flags, "--method", "lora", "--trainable-share", 0.05, "--task", "text-to-image", "--lr-warmup-steps", 1,
+        "--gradient-accumulation-steps", 2, "--gradient-checkpointing", "--mixed-precision", "fp32",
+        "--lr-scheduler", "constant_with_warmup",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    kept = (tmp_path / "run" / "config.toml").read_text()
+    for line in ('lr_scheduler = "constant_with_warmup"', "gradient_checkpointing = true", 'mixed_precision = "fp32"',
+                 "gradient_accumulation_steps = 2", 'task = "text-to-image"', "trainable_share = 0.05"):  # fmt: skip
+        assert line in kept
+    share = done.result["trainable_parameters"] / done.result["total_parameters"]
+    assert 0.02 < share < 0.1
+
+
 def test_a_toml_file_says_the_same_and_flags_go_before_it(studio, model, pictures, tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(

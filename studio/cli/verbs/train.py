@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -54,12 +54,26 @@ class TrainRequest(RunRequest):
     """How it is trained, see `studio methods`. By default sara."""
     scope: tuple[str, ...] = ()
     """Where: attention, feed-forward, norms, convolutions, or a path with *; repeat it for several."""
+    trainable_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How much: sets the method's fraction or rank to train nearest to this share of the network."""
+    task: Annotated[str, Field(min_length=1)] | None = None
+    """What is learned: of the animator text-to-image, ti2v or animation. By default the model's first."""
     max_train_steps: Annotated[int, Field(ge=1)] | None = None
     """Optimizer steps in all. By default 500."""
     train_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Pictures a step. By default 4."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | None = None
+    """Parts in which a batch goes through the network: less memory, the same step. By default 1."""
+    gradient_checkpointing: bool = False
+    """Computes activations twice instead of keeping them: less memory, a third more time."""
+    mixed_precision: Literal["bf16", "fp16", "fp32"] | None = None
+    """Type of matrix products. By default bf16."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate. By default the method's."""
+    lr_scheduler: Annotated[str, Field(min_length=1)] | None = None
+    """How the rate goes: constant, linear, cosine, power and others, see docs/training-options.md."""
+    lr_warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Steps in which the rate rises. By default 0."""
     resolution: Annotated[int, Field(ge=32, le=4096, multiple_of=16), Unit("px")] | None = None
     """Pictures are scaled to the area of a square of this side. By default 128."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -105,7 +119,10 @@ def run_train(request: TrainRequest, console: Console) -> Result:
 _FINETUNE_FLAGS = {
     "pretrained_model_name_or_path": "model", "method": "method", "scope": "scope",
     "max_train_steps": "max_train_steps", "train_batch_size": "train_batch_size", "learning_rate": "learning_rate",
-    "resolution": "resolution", "seed": "seed", "train_data_dir": "data",
+    "resolution": "resolution", "seed": "seed", "train_data_dir": "data", "trainable_share": "trainable_share",
+    "task": "task", "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "gradient_checkpointing": "gradient_checkpointing", "mixed_precision": "mixed_precision",
+    "lr_scheduler": "lr_scheduler", "lr_warmup_steps": "lr_warmup_steps",
 }  # fmt: skip
 """Flags of fine-tuning, and the setting that each stands for."""
 
@@ -114,7 +131,7 @@ def _run_finetune(request: TrainRequest, console: Console) -> Result:
     flags: dict[str, Any] = {}
     for flag, name in _FINETUNE_FLAGS.items():
         value = getattr(request, flag)
-        if value not in (None, ()):
+        if value not in (None, (), False):
             flags[name] = [{"folder": str(value)}] if name == "data" else value
     config = finetune_config(request.config, read_settings(request.set), flags)
     run = request.output_dir or Path("runs") / config.method
