@@ -52,7 +52,7 @@ class ClipSpec:
 
     def places(
         self, num_frames: int, size: tuple[int, int], device: torch.device | str = "cpu"
-    ) -> Float[Tensor, "frames+1 3 height width"]:
+    ) -> Float[Tensor, "frames_and_reference 3 height width"]:
         """Draws the place without the character: every frame, then the reference. `size` is (width, height) px."""
         time_s = torch.arange(num_frames + 1, device=device) / FPS
         time_s[-1] = (self.reference_frame or 0) / FPS

@@ -5,7 +5,7 @@ gradient, and that gradient itself. The forward pass and the gradient of the inp
 """
 
 import abc
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -170,7 +170,7 @@ class Slices(Support):
         return grad.index_select(self.axis, self.chosen).reshape(-1).float()
 
     @classmethod
-    def read(cls, index: Tensor, weight: Tensor) -> Self:
+    def read(cls, index: Tensor, weight: Tensor) -> "Slices":
         """From the slices' numbers."""
         if weight.ndim <= cls.axis:
             raise ValueError(f"a tensor of shape {tuple(weight.shape)} has no {cls.kind}")
