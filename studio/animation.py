@@ -18,7 +18,7 @@ from pose.sequence import PoseSequence
 from studio.characters import CHARACTERS, picture_file
 from studio.driving import Driving, describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
 from studio.errors import RequestError, did_you_mean
-from studio.files import check_output, moved_in, sha256
+from studio.files import check_output, moved_in
 from studio.placement import Placement, choose_canvas
 from studio.progress import OnNote, OnProgress, Progress, peak_memory_bytes, unheard
 from studio.requests import AnimateRequest, BackgroundRequest, SamplingRequest
@@ -26,6 +26,7 @@ from studio.sheet import contact_sheet, write_png
 from studio.versions import our_version, software_versions
 from studio.video import write_video
 from studio.weights import hash_weights, open_pipeline
+from training.hashing import file_sha256
 
 if TYPE_CHECKING:
     from models.pipeline import AnimateXPipeline
@@ -87,7 +88,7 @@ class Animation:
             "request": self.request.model_dump(mode="json"),
             "output": {
                 "file": output.name,
-                "sha256": sha256(written),
+                "sha256": file_sha256(written),
                 "frames": len(self.frames),
                 "width": width,
                 "height": height,
@@ -287,4 +288,4 @@ def _described(path: Path) -> dict[str, Any]:
     """Names an input and its hash; a folder of keypoints is named by its number of files."""
     if path.is_dir():
         return {"path": str(path), "files": sum(1 for _ in path.iterdir())}
-    return {"path": str(path), "sha256": sha256(path), "bytes": path.stat().st_size}
+    return {"path": str(path), "sha256": file_sha256(path), "bytes": path.stat().st_size}

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,9 +144,9 @@ class Comparison:
         if not (run / SCORES).is_file():
             found = self._do(["evaluate", "quality", str(run), *self._score], run, "scoring")
             if "error" in found:
-                return Row(**{**asdict(row), "error": found["error"]})
+                return replace(row, error=found["error"])
         scores = {s["name"]: s["value"] for s in json.loads((run / SCORES).read_text(encoding="utf-8"))}
-        return Row(**{**asdict(row), "scores": scores})
+        return replace(row, scores=scores)
 
     def _config_of(self, variant: Variant) -> Path:
         """Writes what `studio train` is told; the options of the config belong to its own method."""

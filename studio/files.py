@@ -1,6 +1,5 @@
 """Output files: checked before the work, written beside their place, moved in at the end."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from studio.errors import RequestError
-
-_HASH_CHUNK_BYTES = 1 << 20
 
 
 def check_output(path: Path, *, flag: str = "--output", suffixes: tuple[str, ...] = ()) -> None:
@@ -47,12 +44,3 @@ def moved_in(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """Hashes a file without loading it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

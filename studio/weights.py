@@ -139,11 +139,11 @@ def _set_scheduler(pipeline: "AnimateXPipeline", name: str) -> None:
 
 def hash_weights(folder: Path) -> dict[str, str]:
     """Hashes the weight files of a model; very large ones are named by their size, for hashing takes minutes."""
-    from studio.files import sha256
+    from training.hashing import file_sha256
 
     files = sorted(folder.rglob("*.safetensors"))
     whole = sum(file.stat().st_size for file in files) <= _HASHED_BYTES
     return {
-        str(file.relative_to(folder)): f"sha256:{sha256(file)}" if whole else f"bytes:{file.stat().st_size}"
+        str(file.relative_to(folder)): f"sha256:{file_sha256(file)}" if whole else f"bytes:{file.stat().st_size}"
         for file in files
     }

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or absent: staged beside their place, hashed, synced, then renamed in."""
 
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from training.hashing import file_sha256
 
 LATEST = "latest"
 SUMS = "SHA256SUMS"
@@ -82,7 +83,7 @@ def _write(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Map
         save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, path)
         _sync(path)
     write_text(folder / "state.json", json.dumps(state, indent=2))
-    write_text(folder / SUMS, "".join(f"{_hash(path)}  {path.name}\n" for path in sorted(folder.iterdir())))
+    write_text(folder / SUMS, "".join(f"{file_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())))
     _sync(folder)
 
 
@@ -93,11 +94,6 @@ def _not_written(run: Path, step: int, error: Exception) -> str:
         f"checkpoint-{step} could not be written to {run}: {error}; {rest}. "
         f"Make space, then go on with `studio resume {run}`"
     )
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def why_damaged(path: Path) -> str | None:
@@ -111,7 +107,7 @@ def why_damaged(path: Path) -> str | None:
         file = path / name
         if not name or not file.is_file():
             return f"{name or SUMS} is missing"
-        if _hash(file) != wanted:
+        if file_sha256(file) != wanted:
             return f"{name} does not have its hash"
     return None
 

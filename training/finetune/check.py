@@ -1,7 +1,7 @@
 """`studio data check`: all that can be said of data before it is trained."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -179,8 +179,3 @@ def _copies(seen: Scan) -> Iterator[Problem]:
 
 def _said(one: Medium, other: Medium) -> str:
     return " with another caption" if one.captions != other.captions else ""
-
-
-def bad_of(problems: Sequence[Problem], folder: Path) -> list[Problem]:
-    """The files of a folder that a run leaves out."""
-    return [p for p in problems if p.severity == "error" and p.file.is_relative_to(folder) and p.file.is_file()]

@@ -13,6 +13,7 @@ from training.finetune.config import FinetuneConfig
 from training.finetune.data import Sample, Stream, View
 from training.finetune.data.poses import find_poses, place_poses
 from training.finetune.families import Clip, Draws, Family, draw
+from training.hashing import file_sha256
 from training.tasks import Task
 
 MEASURED, SAMPLES = 16, 4
@@ -71,7 +72,7 @@ class FinetuneLearner(nn.Module):
         encoded = self._cache.get(f"latents {key}", lambda: self._family.encode(view.pixels()))
         if task not in self._family.conditioned:
             return encoded
-        keypoints = hashlib.sha256(posed.read_bytes()).hexdigest() if posed else ""
+        keypoints = file_sha256(posed) if posed else ""
         told = self._cache.get(
             f"conditions {task} {key} frame {view.reference} {keypoints}",
             lambda: self._family.conditions(task, self._clip(view)),

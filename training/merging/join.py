@@ -1,6 +1,5 @@
 """Joining the changes of several adapters, tensor by tensor, on the union of their supports."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from training.hashing import file_sha256
 from training.merging.rules import MergeOptions, apply_rule
 from training.methods.adapter import Adapter, AdapterError, save_adapter
 from training.methods.changes import Change, dense_change
@@ -142,7 +142,7 @@ def save_merged(
         sizes: numbers of every tensor of the model, by name.
     """
     adapters = list(sources.values())
-    hashes = tuple(hashlib.sha256(source.read_bytes()).hexdigest() for source in sources)
+    hashes = tuple(file_sha256(source) for source in sources)
     notes: dict[str, str] = {}
     for key in dict.fromkeys(key for adapter in adapters for key in adapter.notes):
         told = dict.fromkeys(a.notes[key] for a in adapters if a.notes.get(key))

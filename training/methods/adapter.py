@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from training.hashing import file_sha256
 from training.methods.base import METHODS, MethodConfig, Tuner
 from training.methods.merged import MERGED, Merged
 from training.methods.packing import pack_gaps, unpack_gaps
@@ -66,8 +67,7 @@ def files_hash(folder: Path) -> str:
     """SHA-256 of the weight files of a component's folder: the same in whatever type the model is loaded."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 

@@ -99,18 +99,18 @@ def run(request: CompareRequest, console: Console) -> Result:
 def _check_same(folder: Path, values: dict[str, Any]) -> None:
     """A folder is of one comparison: results of other data or steps must not stand in its table."""
     path = folder / "comparison.json"
-    now = json.dumps(values, sort_keys=True, default=str)
+    now = json.loads(json.dumps(values, sort_keys=True, default=str))
     if path.is_file():
         then = json.loads(path.read_text(encoding="utf-8"))
-        for key in sorted({*then, *values}):
-            if then.get(key) != json.loads(now).get(key):
+        for key in sorted({*then, *now}):
+            if then.get(key) != now.get(key):
                 raise RequestError(
                     f"--output-dir {folder}: holds a comparison with {key} = {then.get(key)!r}, now it is "
                     f"{values.get(key)!r}; name another folder"
                 )
     folder.mkdir(parents=True, exist_ok=True)
     with moved_in(path) as staged:
-        staged.write_text(now, encoding="utf-8")
+        staged.write_text(json.dumps(now), encoding="utf-8")
 
 
 def _say(row: "Row", console: Console) -> None:

@@ -146,12 +146,12 @@ def _counter(console: Console) -> Any:
 
 
 def _quarantine(config: "FinetuneConfig", checked: "Checked", console: Console) -> list[Path]:
-    from training.finetune.check import bad_of
+    from training.finetune.data.problems import errors_in
     from training.finetune.data.quarantine import move_away
 
     moved = []
     for folder in dict.fromkeys(data.folder for data in config.data):
-        own = move_away(folder, bad_of(checked.problems, folder))
+        own = move_away(folder, errors_in(checked.problems, folder))
         if own:
             console.say(f"{len(own)} files moved to {folder / '_quarantine'}; --restore puts them back")
         moved += own

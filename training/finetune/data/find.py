@@ -11,7 +11,7 @@ from training.finetune.cache import Cache
 from training.finetune.config import DataSet
 from training.finetune.data.buckets import Wanted, bucket, windows
 from training.finetune.data.folder import PICTURES, VIDEOS, keypoints_of
-from training.finetune.data.problems import DataError, Problem, error
+from training.finetune.data.problems import DataError, Problem, error, errors_in
 from training.finetune.data.scan import Medium, Scan, scan
 
 _SIDES: Final = re.compile(r"\b(left|right)\b", re.IGNORECASE)
@@ -121,7 +121,7 @@ def make_samples(
     for group, data in enumerate(sets):
         own = [medium for medium in seen.media if medium.group == group]
         if not own:
-            reason = f"; {len(bad)} cannot be read" if (bad := _bad(problems, data.folder)) else ""
+            reason = f"; {len(bad)} cannot be read" if (bad := errors_in(problems, data.folder)) else ""
             endings = ", ".join(sorted(PICTURES | VIDEOS))
             raise DataError(f"data folder {data.folder} has no pictures or videos ({endings}){reason}")
         for task, want in wanted.items():
@@ -196,10 +196,6 @@ def _too_short(medium: Medium, want: Wanted) -> Problem:
     rate = want.fps or medium.own_fps
     why = f"has {medium.frames} frames at {rate:g} a second; the shortest clip has {want.factor + 1}"
     return error(medium.path, "too short", why, "use a longer video, or raise fps")
-
-
-def _bad(problems: Sequence[Problem], folder: Path) -> list[Problem]:
-    return [p for p in problems if p.severity == "error" and p.file.is_relative_to(folder)]
 
 
 def _mirrored_notes(samples: Sequence[Sample]) -> list[str]:

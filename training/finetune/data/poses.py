@@ -1,6 +1,5 @@
 """The body's keypoints in a clip: from a file beside the video, or found by the mini detector once and kept."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,6 +20,7 @@ from training.finetune.data.clips import frames_of, offset, scaled_size
 from training.finetune.data.find import Sample
 from training.finetune.data.problems import DataError, Problem, error
 from training.finetune.data.stream import View
+from training.hashing import file_sha256
 
 LEAST_FOUND: Final = 0.5
 """The body must be found in this share of a clip's frames."""
@@ -31,7 +31,7 @@ def _detector() -> tuple[PoseDetector, str]:
     """The mini detector and the hash of its weights."""
     weights = resolve_folder("mini") / "pose" / "model.onnx"
     found = load_detector("mini", weights=weights)
-    return found, hashlib.sha256(weights.read_bytes()).hexdigest()
+    return found, file_sha256(weights)
 
 
 def find_poses(sample: Sample, store: Cache, fps: float) -> PoseSequence:

@@ -1,5 +1,6 @@
 """What can be wrong with data."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,11 @@ class Problem:
 def error(file: Path, kind: str, why: str, fix: str) -> Problem:
     """A file that a run leaves out."""
     return Problem(file=file, kind=kind, why=why, fix=fix, severity="error")
+
+
+def errors_in(problems: Sequence[Problem], folder: Path) -> list[Problem]:
+    """The files of a folder that a run leaves out."""
+    return [p for p in problems if p.severity == "error" and p.file.is_relative_to(folder)]
 
 
 def warning(file: Path, kind: str, why: str, fix: str) -> Problem:

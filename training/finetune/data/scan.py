@@ -1,10 +1,8 @@
 """Looks at every file: a bad one is known before anything is trained."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -15,8 +13,7 @@ from training.finetune.data.captions import Captions, unreadable_caption
 from training.finetune.data.clips import stamp
 from training.finetune.data.folder import Listing, is_video, list_files
 from training.finetune.data.problems import Problem, error
-
-_CHUNK: Final = 1 << 20
+from training.hashing import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +108,7 @@ def _look(
 ) -> Medium | Problem:
     video = is_video(path)
     try:
-        seen, digest = stamp(path), _digest(path)
+        seen, digest = stamp(path), file_sha256(path)
 
         def decode() -> dict[str, torch.Tensor]:
             # whole: a truncated file has a good header
@@ -137,11 +134,3 @@ def _video(path: Path, fps: float | None) -> list[float]:
     info = probe_video(path)
     frames = sum(1 for _ in iter_video(path, fps=fps))
     return [info.width, info.height, frames, info.fps]
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

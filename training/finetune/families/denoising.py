@@ -43,12 +43,19 @@ class Denoising(Family):
             ValueError: min-SNR is asked for, and the model is trained by flow matching.
         """
         question = self.objective.ask(encoded["latents"], draws, snr_gamma)
-        noisy, embedded = self.in_dtype(question.noisy), {name: self.in_dtype(t) for name, t in embedded.items()}
-        predicted = self.predict(noisy, question.timesteps, encoded, embedded)
+        predicted = self.answer(question.noisy, question.timesteps, encoded, embedded)
         if predicted.shape[1] == 2 * question.target.shape[1]:
             # the second half is a learned variance, of which diffusers' samplers and trainers take no notice either
             predicted = predicted.chunk(2, dim=1)[0]
         return question.loss(predicted)
+
+    def answer(
+        self, noisy: Float[Tensor, "batch ..."], timesteps: Tensor, encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+    ) -> Float[Tensor, "batch ..."]:  # fmt: skip
+        """`predict` of noisy latents and captions in the type of the network's weights."""
+        captions = {name: self.in_dtype(value) for name, value in embedded.items()}
+        return self.predict(self.in_dtype(noisy), timesteps, encoded, captions)
 
     def in_dtype(self, value: Tensor) -> Tensor:
         """Turns numbers to those of the network's weights, which may be loaded in half precision."""

@@ -161,9 +161,7 @@ class WanImageToVideo(Wan):
         noisy = torch.where(given > 0, encoded["latents"], question.noisy)
         _, rows, columns = self.pipeline.transformer.config.patch_size
         tokens = (1 - given[:, 0, :, ::rows, ::columns]).flatten(1) * question.timesteps[:, None]
-        predicted = self.predict(
-            self.in_dtype(noisy), tokens, encoded, {name: self.in_dtype(t) for name, t in embedded.items()}
-        )
+        predicted = self.answer(noisy, tokens, encoded, embedded)
         return replace(question, target=question.target[:, :, 1:]).loss(predicted[:, :, 1:])
 
     def sample(

@@ -107,22 +107,21 @@ class TPE(OptunaStrategy):
 
     about: ClassVar[str] = "TPE, each variable alone"
     paper: ClassVar[str] = "Ozaki et al., JAIR 2022"
-
-    def _sampler(self, seed: int) -> BaseSampler:
-        return TPESampler(multivariate=False, seed=seed)
-
-
-@STRATEGIES.register("tpe-multivariate")
-class MultivariateTPE(OptunaStrategy):
-    """Tree-structured Parzen estimators, all variables together."""
-
-    about: ClassVar[str] = "TPE, all variables together"
-    paper: ClassVar[str] = "Falkner et al., ICML 2018; Ozaki et al., JAIR 2022"
+    multivariate: ClassVar[bool] = False
 
     def _sampler(self, seed: int) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return TPESampler(multivariate=True, seed=seed, warn_independent_sampling=False)
+            return TPESampler(multivariate=self.multivariate, seed=seed, warn_independent_sampling=False)
+
+
+@STRATEGIES.register("tpe-multivariate")
+class MultivariateTPE(TPE):
+    """Tree-structured Parzen estimators, all variables together."""
+
+    about: ClassVar[str] = "TPE, all variables together"
+    paper: ClassVar[str] = "Falkner et al., ICML 2018; Ozaki et al., JAIR 2022"
+    multivariate: ClassVar[bool] = True
 
 
 @STRATEGIES.register("gp")
