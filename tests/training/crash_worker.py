@@ -38,23 +38,41 @@ def train(run: Path, *, resume: bool) -> None:
         pass
 
 
+def staged(run: Path) -> set[tuple[str, int]]:
+    """The saves that are under way, or were when their process was killed."""
+    found = set()
+    for path in run.glob(".checkpoint-*.tmp"):
+        try:
+            found.add((path.name, path.stat().st_ino))
+        except FileNotFoundError:  # renamed in meanwhile
+            continue
+    return found
+
+
 def kill_often(run: Path, times: int) -> None:
-    """Kills a child that trains at random moments, again and again; prints how often it was amid a save."""
+    """Kills a child that trains, again and again; prints how often it was amid a save of its own.
+
+    The first half is watched and killed soon after a save begins, the rest at random moments: how many of those would
+    hit a save, and how many steps are made before, depends on the machine.
+    """
     draw = random.Random(0)
     amid = 0
     for number in range(times):
+        before = staged(run)
         child = os.fork()
         if child == 0:
             train(run, resume=(run / "latest").exists())
             os._exit(0)
-        time.sleep(draw.uniform(0.03, 0.3))
-        # a busy machine may get to no save in that time: every second child is watched until it does
-        until = time.monotonic() + 5
-        while number % 2 and not any(run.glob(".checkpoint-*.tmp")) and time.monotonic() < until:
-            time.sleep(0.0005)
+        if number < times // 2:
+            until = time.monotonic() + 5
+            while not staged(run) - before and time.monotonic() < until:
+                pass
+            time.sleep(draw.uniform(0, 0.004))
+        else:
+            time.sleep(draw.uniform(0.03, 0.3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        amid += any(run.glob(".checkpoint-*.tmp"))
+        amid += bool(staged(run) - before)
     print("amid", amid, "at", (run / "latest").read_text() if (run / "latest").exists() else "nothing")
 
 
