@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).wi
 assert spec is not None and spec.loader is not None
 toys = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toys)
-STEPS = 24
+STEPS = 60
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 class Large(toys.Toy):  # type: ignore[misc,name-defined]
@@ -49,35 +51,61 @@ def staged(run: Path) -> set[tuple[str, int]]:
     return found
 
 
+def resumable(run: Path) -> bool:
+    return (run / "latest").exists()
+
+
+def begin(run: Path) -> int:
+    """A child that trains. This process must not: the threads that torch then holds are not there in a child."""
+    child = os.fork()
+    if child == 0:
+        try:
+            train(run, resume=resumable(run))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def finish(run: Path) -> None:
+    _, status = os.waitpid(begin(run), 0)
+    if status:
+        sys.exit(f"the training of {run} ended with {status}")
+
+
+def wait_for_saves(run: Path, child: int, count: int) -> None:
+    """Waits until a child has begun so many saves, or has ended."""
+    before, seen = staged(run), set()
+    until = time.monotonic() + 60
+    while len(seen) < count and time.monotonic() < until and os.waitid(os.P_PID, child, ENDED) is None:
+        seen |= staged(run) - before
+
+
 def kill_often(run: Path, times: int) -> None:
     """Kills a child that trains, again and again; prints how often it was amid a save of its own.
 
-    The first half is watched and killed soon after a save begins, the rest at random moments: how many of those would
-    hit a save, and how many steps are made before, depends on the machine.
+    Half of them are watched and killed soon after their first or their second save begins, in turn, so that the kills
+    hit saves and the children get on, however fast the machine and its disk are. The others die at random moments.
     """
     draw = random.Random(0)
     amid = 0
     for number in range(times):
         before = staged(run)
-        child = os.fork()
-        if child == 0:
-            train(run, resume=(run / "latest").exists())
-            os._exit(0)
-        if number < times // 2:
-            until = time.monotonic() + 5
-            while not staged(run) - before and time.monotonic() < until:
-                pass
-            time.sleep(draw.uniform(0, 0.004))
-        else:
+        child = begin(run)
+        if number % 2:
             time.sleep(draw.uniform(0.03, 0.3))
+        else:
+            wait_for_saves(run, child, 1 + number // 2 % 2)
+            time.sleep(draw.uniform(0, 0.004))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         amid += bool(staged(run) - before)
-    print("amid", amid, "at", (run / "latest").read_text() if (run / "latest").exists() else "nothing")
+    print("amid", amid, "at", (run / "latest").read_text() if resumable(run) else "nothing")
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    train(folder / "straight", resume=False)
+    finish(folder / "straight")
     kill_often(folder / "killed", int(sys.argv[2]))
-    train(folder / "killed", resume=True)
+    finish(folder / "killed")

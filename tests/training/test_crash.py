@@ -21,7 +21,7 @@ def test_a_run_that_is_killed_again_and_again_while_it_saves_ends_like_one_that_
     _, amid, _, reached = done.stdout.splitlines()[-1].split()
     assert int(amid) >= 3, done.stdout
     assert reached.startswith("checkpoint-")
-    (one, state), (two, other) = (load_checkpoint(tmp_path / n / "checkpoint-24") for n in ("straight", "killed"))
+    (one, state), (two, other) = (load_checkpoint(tmp_path / n / "checkpoint-60") for n in ("straight", "killed"))
     assert state == other
     for kind in one:
         assert all(torch.equal(value, two[kind][name]) for name, value in one[kind].items()), kind
