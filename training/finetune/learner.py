@@ -123,13 +123,24 @@ class FinetuneLearner(nn.Module):
         samples = (held if self._held_out else self._streams[task.name].samples)[:MEASURED]
         if not samples:
             return None
+        mean = float(self.losses_at_fixed_noise(samples, task).mean())
+        self._make_samples(task, samples)
+        return mean
+
+    @torch.no_grad()
+    def losses_at_fixed_noise(
+        self, samples: Sequence[Sample], task: Task, *, draws: int = 4
+    ) -> Float[Tensor, "samples draws"]:
+        """The loss of every sample at noise and levels that depend on its place in the list alone.
+
+        Several levels a sample, or the mean would be one of luck.
+        """
         found = []
         for number, sample in enumerate(samples):
-            # several noise levels a sample, or the mean would be one of luck
-            views = [View(sample=sample, caption=sample.caption, seed=number * 4 + k) for k in range(4)]
-            found.append(float(self(self._batch(views), task, torch.Generator())["loss"]))
-        self._make_samples(task, samples)
-        return sum(found) / len(found)
+            views = [View(sample=sample, caption=sample.caption, seed=number * draws + k) for k in range(draws)]
+            batch = self._batch(views)
+            found.append(self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma).cpu())
+        return torch.stack(found)
 
     def _make_samples(self, task: Task, samples: Sequence[Sample]) -> None:
         told = [self._told(sample.caption) for sample in samples]

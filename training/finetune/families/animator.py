@@ -181,11 +181,24 @@ class Animator(Family):
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
     ) -> UInt8[Tensor, "frames height width 3"]:
         """Euler steps with guidance by text."""
+        return self._denoised(self._blank(1, size, frames), [prompt], [seed])[0]
+
+    @torch.no_grad()
+    def _sample_some(
+        self, prompts: Sequence[str], size: tuple[int, int], seeds: Sequence[int], steps: int | None
+    ) -> UInt8[Tensor, "n height width 3"]:
+        """In bfloat16, as they are trained."""
+        with torch.autocast(self.pipeline.vae.device.type, torch.bfloat16):
+            clips = self._denoised(self._blank(len(prompts), size, 1), prompts, seeds, steps or STEPS)
+        return clips[:, 0]
+
+    def _blank(self, count: int, size: tuple[int, int], frames: int) -> dict[str, Tensor]:
+        """Latents of nothing, for where text alone is told."""
         vae = self.pipeline.vae
         factor, channels = int(vae.config.scale_factor_spatial), int(vae.config.z_dim)
         length = num_latent_frames(frames, self.frames_multiple)
-        none = {"latents": torch.zeros(1, channels, length, size[1] // factor, size[0] // factor, device=vae.device)}
-        return self._denoised(none, prompt, seed)
+        shape = (count, channels, length, size[1] // factor, size[0] // factor)
+        return {"latents": torch.zeros(shape, device=vae.device)}
 
     @torch.no_grad()
     def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
@@ -194,20 +207,25 @@ class Animator(Family):
             height, width = clip.pixels.shape[-2:]
             return self.sample(prompt, (width, height), seed, len(clip.pixels))
         told = {**self.encode(clip.pixels), **self.conditions(task, clip)}
-        return self._denoised({name: value[None] for name, value in told.items()}, prompt, seed)
+        return self._denoised({name: value[None] for name, value in told.items()}, [prompt], [seed])[0]
 
-    def _denoised(self, encoded: dict[str, Tensor], prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
+    def _denoised(
+        self, encoded: dict[str, Tensor], prompts: Sequence[str], seeds: Sequence[int], steps: int = STEPS
+    ) -> UInt8[Tensor, "n frames height width 3"]:
         vae, scheduler = self.pipeline.vae, type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
         device = encoded["latents"].device
-        latents = torch.randn(encoded["latents"].shape, generator=torch.Generator().manual_seed(seed)).to(device)
-        tokens = torch.stack([self.embed(text)["tokens"] for text in (prompt, "")])
-        positive: Any = self._told(encoded, tokens[:1], ())
-        negative = replace(positive, text=tokens[1:]).drop("explicit")
-        scheduler.set_timesteps(STEPS, device=device)
+        shape = encoded["latents"].shape[1:]
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        latents = torch.stack(noise).to(device)
+        texts = {text: self.embed(text)["tokens"] for text in {*prompts, ""}}
+        positive: Any = self._told(encoded, torch.stack([texts[prompt] for prompt in prompts]), ())
+        negative = replace(positive, text=texts[""].expand_as(positive.text)).drop("explicit")
+        scheduler.set_timesteps(steps, device=device)
         for step in scheduler.timesteps:
             with_text, without = (
-                predict_velocity(self.network, latents, step.expand(1), told).float() for told in (positive, negative)
+                predict_velocity(self.network, latents, step.expand(len(latents)), told).float()
+                for told in (positive, negative)
             )
             latents = scheduler.step(without + GUIDANCE * (with_text - without), step, latents).prev_sample
-        video = decode_latents(vae, latents)[0].permute(1, 0, 2, 3) / 2 + 0.5
+        video = decode_latents(vae, latents).float().transpose(1, 2) / 2 + 0.5
         return to_uint8(video.clamp(0, 1)).cpu()

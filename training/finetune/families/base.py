@@ -1,7 +1,7 @@
 """How pictures and captions become a loss, for one kind of diffusers pipeline. The rest is the same for all."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -17,6 +17,9 @@ from models.quiet import quiet_loading
 from pose.registry import Registry
 from pose.sequence import PoseSequence
 from training.finetune.data.buckets import Wanted
+
+AT_ONCE: Final = 16
+"""Samples that are made together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,30 @@ class Family(abc.ABC):
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
     ) -> UInt8[Tensor, "frames height width 3"]:
         """A picture of the prompt, (width, height) px; or a clip, where the kind makes clips."""
+
+    def sample_many(
+        self, prompts: Sequence[str], size: tuple[int, int], seeds: Sequence[int], *, steps: int | None = None,
+        on_sample: Callable[[int], None] = lambda done: None,
+    ) -> UInt8[Tensor, "n height width 3"]:  # fmt: skip
+        """A picture of each prompt (of a clip its middle frame), for those who make hundreds to measure them.
+
+        Args:
+            steps: denoising steps, where the kind has a choice; by default those of `sample`.
+            on_sample: told how many there are so far.
+        """
+        made: list[Tensor] = []
+        for first in range(0, len(prompts), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            made.append(self._sample_some(prompts[some], size, seeds[some], steps))
+            on_sample(min(first + AT_ONCE, len(prompts)))
+        return torch.cat(made)
+
+    def _sample_some(
+        self, prompts: Sequence[str], size: tuple[int, int], seeds: Sequence[int], steps: int | None
+    ) -> UInt8[Tensor, "n height width 3"]:
+        """As `sample_many`, as few as fit in memory; by default one by one."""
+        frames = [self.sample(prompt, size, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return torch.stack([clip[len(clip) // 2] for clip in frames])
 
     def sample_task(self, task: str, clip: Clip, prompt: str, seed: int) -> UInt8[Tensor, "frames height width 3"]:
         """What a task makes of a clip's conditions and a prompt; by default of the prompt alone, of its length."""

@@ -1,5 +1,6 @@
 """What kinds share that make one picture from a caption: the codec's latents, and samples by the pipeline."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,9 +33,15 @@ class TextToPicture(Denoising):
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
     ) -> UInt8[Tensor, "frames height width 3"]:
         """By the pipeline, one frame."""
+        return self._sample_some([prompt], size, [seed], None)
+
+    def _sample_some(
+        self, prompts: Sequence[str], size: tuple[int, int], seeds: Sequence[int], steps: int | None
+    ) -> UInt8[Tensor, "n height width 3"]:
+        """By the pipeline, each with a generator of its own."""
         made = self.pipeline(
-            prompt, width=size[0], height=size[1], num_inference_steps=SAMPLE_STEPS, output_type="pt",
-            generator=torch.Generator().manual_seed(seed), **self.asked,
+            list(prompts), width=size[0], height=size[1], num_inference_steps=steps or SAMPLE_STEPS, output_type="pt",
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds], **self.asked,
         ).images  # fmt: skip
         return to_uint8(made).cpu()
 
