@@ -11,22 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.loading import resolve_folder
 from training.checkpoint import latest_checkpoint, load_checkpoint, write_text
 from training.events import Evaluated, Event, Finished, Note, Sampled
-from training.finetune.cache import Cache, CacheError
+from training.finetune.cache import CacheError
 from training.finetune.config import FinetuneConfig
-from training.finetune.data import Sample, split
+from training.finetune.data import Sample
 from training.finetune.data.quarantine import write_quarantine
-from training.finetune.families import open_family
-from training.finetune.frugal import FrugalLearner, cast_weights, check_trained
-from training.finetune.gather import gather
 from training.finetune.learner import FinetuneLearner
+from training.finetune.workbench import Workbench
 from training.going import OnBatch
 from training.loop import train
-from training.methods import Tuner, find_scope
-from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
-from training.methods.sizing import at_share
+from training.methods import Tuner
 from training.optimizers import check_optimizer
 from training.run_folder import is_main, record, refuse_another_run, saver, stopper
 from training.trackers import check_trackers
@@ -89,55 +84,35 @@ class _Made:
 
     def __init__(self, config: FinetuneConfig, run: Path, device: str | None) -> None:
         self.config, self.run = config, run
-        self.method = config.tuning()
-        self.folder = resolve_folder(config.model)
-        self.family = open_family(self.folder)
-        network = self.family.network
-        self.base = weights_hash(network)
-        self.sizes = {name: p.numel() for name, p in network.named_parameters()}
-        self.scope = find_scope(network, config.scope)
-        if config.trainable_share is not None:
-            self.method = at_share(self.method, network, self.scope, config.trainable_share)
-        cast_weights(network, config)
+        self.bench = bench = Workbench(config)
+        self.method, self.scope = bench.plan(config)
         # after what is quickly told to be wrong: it decodes every file
-        cache = Cache(config.cache_dir or run / "cache")
-        self.found = gather(config, self.family, cache)
-        samples, held_out = split(self.found.samples, config.validation_share)
-        if config.gradient_checkpointing:
-            network.enable_gradient_checkpointing()  # type: ignore[operator]
-        self.learner = FrugalLearner(self.family, samples, held_out, config, cache)
-        self.family.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        rng = torch.Generator().manual_seed(config.seed)
-        losses = self.learner.losses if self.method.needs_losses else None
-        self.tuner = self.method.attach(network, self.scope, rng, losses)
-        check_trained(self.tuner, config)
+        bench.load(run / "cache", device)
+        self.learner = bench.learner
+        self.tuner = bench.attach(config, self.method, self.scope)
         self.rate = config.learning_rate or self.method.learning_rate(self.tuner)
         self.fingerprint = {
-            "base": self.base, "pictures": _digest(samples),
+            "base": bench.base, "pictures": _digest(bench.samples),
             **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
         }  # fmt: skip
 
     def notes(self) -> Iterator[Event]:
         """What there is to say before training."""
-        left_out = self.found.left_out
+        found = self.bench.found
         if is_main():
-            write_quarantine(self.run, left_out)
-        for text in (*self.found.notes, *(f"left out: {bad.file}: {bad.why}" for bad in left_out)):
+            write_quarantine(self.run, found.left_out)
+        for text in (*found.notes, *(f"left out: {bad.file}: {bad.why}" for bad in found.left_out)):
             yield Note(step=0, text=text)
-        count, total = self.tuner.count, sum(self.sizes.values())
+        count, total = self.tuner.count, sum(self.bench.sizes.values())
         text = f"{self.config.method} trains {count:,} of {total:,} numbers ({count / total:.2%}) at {self.rate:.2g}"
         yield Note(step=0, text=text, counts={"trainable_parameters": count, "total_parameters": total})
 
     def finish(self, event: Finished) -> None:
         """Writes the adapter and its card."""
         config = self.config
-        notes = {"base": config.model, "trigger": config.trigger, "metrics": json.dumps(event.metrics)}
-        learned = _average(self.tuner, self.run)
-        adapter = Adapter(
-            method=config.method, config=self.method, scope=self.scope, base=self.base, delta=learned, notes=notes,
-            files=files_hash(self.folder / self.family.component),
-        )  # fmt: skip
-        save_adapter(self.run / ADAPTER, adapter, self.sizes, dtype=config.adapter_dtype)
+        _take_average(self.tuner, self.run)
+        notes = {"metrics": json.dumps(event.metrics)}
+        self.bench.write_adapter(self.run / ADAPTER, self.tuner, config, self.method, self.scope, notes)
         write_text(self.run / "README.md", _card(self.tuner, config, self.run, event))
 
 
@@ -166,15 +141,14 @@ def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:
 
 
 @torch.no_grad()
-def _average(tuner: Tuner, run: Path) -> dict[str, torch.Tensor]:
-    """What the averaged numbers of the last checkpoint are to the base model."""
+def _take_average(tuner: Tuner, run: Path) -> None:
+    """Puts the averaged numbers of the last checkpoint in place of the trained ones."""
     checkpoint = latest_checkpoint(run)
     assert checkpoint is not None
     average = load_checkpoint(checkpoint)[0]["average"]
     for name, parameter in tuner.named().items():
         parameter.copy_(average[name])
     tuner.refresh()
-    return tuner.delta()
 
 
 def _card(tuner: Tuner, config: FinetuneConfig, run: Path, event: Finished) -> str:

@@ -1,0 +1,82 @@
+"""A model with its data, on which methods are put and from which they are taken again."""
+
+from pathlib import Path
+
+import torch
+
+from models.loading import resolve_folder
+from training.finetune.cache import Cache
+from training.finetune.config import FinetuneConfig
+from training.finetune.data import split
+from training.finetune.families import open_family
+from training.finetune.frugal import FrugalLearner, cast_weights, check_trained
+from training.finetune.gather import gather
+from training.methods import MethodConfig, Scope, Tuner, find_scope
+from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
+from training.methods.sizing import at_share
+
+
+class Workbench:
+    """The model of a config, and with `load` its data as well.
+
+    Raises:
+        ValueError: the model cannot be opened, or cannot be trained in half precision like this.
+    """
+
+    def __init__(self, config: FinetuneConfig) -> None:
+        self.config = config
+        self.folder = resolve_folder(config.model)
+        self.family = open_family(self.folder)
+        self.network = self.family.network
+        self.base = weights_hash(self.network)
+        self.sizes = {name: p.numel() for name, p in self.network.named_parameters()}
+
+    def plan(self, config: FinetuneConfig) -> tuple[MethodConfig, Scope]:
+        """The method of a config in its size, and where it is put.
+
+        Raises:
+            ValueError: there is no such method, option or place.
+        """
+        method, scope = config.tuning(), find_scope(self.network, config.scope)
+        if config.trainable_share is not None:
+            method = at_share(method, self.network, scope, config.trainable_share)
+        return method, scope
+
+    def load(self, cache: Path, device: str | None) -> None:
+        """Finds and decodes the data; what is quickly told to be wrong should be told before.
+
+        Raises:
+            ValueError: there is nothing to train on.
+        """
+        config = self.config
+        cast_weights(self.network, config)
+        self.cache = Cache(config.cache_dir or cache)
+        self.found = gather(config, self.family, self.cache)
+        self.samples, self.held_out = split(self.found.samples, config.validation_share)
+        if config.gradient_checkpointing:
+            self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
+        self.family.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+    def attach(self, config: FinetuneConfig, method: MethodConfig, scope: Scope) -> Tuner:
+        """Puts a method on the network.
+
+        Raises:
+            ValueError: it finds nothing to train in the scope.
+        """
+        rng = torch.Generator().manual_seed(config.seed)
+        tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
+        check_trained(tuner, config)
+        return tuner
+
+    def write_adapter(
+        self, path: Path, tuner: Tuner, config: FinetuneConfig, method: MethodConfig, scope: Scope,
+        notes: dict[str, str],
+    ) -> None:  # fmt: skip
+        """Writes what a tuner learned."""
+        adapter = Adapter(
+            method=config.method, config=method, scope=scope, base=self.base, delta=tuner.delta(),
+            notes={"base": config.model, "trigger": config.trigger, **notes},
+            files=files_hash(self.folder / self.family.component),
+        )  # fmt: skip
+        save_adapter(path, adapter, self.sizes, dtype=config.adapter_dtype)
