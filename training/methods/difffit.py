@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, MethodConfig, ParamGroup, Tuner
 from training.methods.partial import PartialTuner
-from training.methods.scope import KINDS, Scope
+from training.methods.scope import KINDS, Scope, find_scope
 
 GAMMA = "gamma"
 """Ends the name of a gain in an adapter."""
@@ -21,6 +21,9 @@ class DiffFit(MethodConfig):
     about: ClassVar[str] = "biases, norms and a gain after each attention and feed-forward layer"
     paper: ClassVar[str] = "DiffFit, arXiv 2304.06648"
 
+    gain_scope: tuple[str, ...] | None = None
+    """Gains only here (scope words, an empty list is nowhere); biases and norms in the whole scope: MemControl's."""
+
     def attach(
         self, model: nn.Module, scope: Scope, rng: torch.Generator, losses: Losses | None = None
     ) -> "DiffFitTuner":
@@ -32,8 +35,14 @@ class DiffFit(MethodConfig):
             if scope.holds(name)
             and (name.rsplit(".", 1)[-1] == "bias" or name.rpartition(".")[0] in norms or _is_label(name))
         ]
-        outputs = [path for path in output_layers(model) if scope.holds(path)]
+        with_gain = self._with_gain(model, scope)
+        outputs = [path for path in output_layers(model) if any(part.holds(path) for part in with_gain)]
         return DiffFitTuner(model, names, outputs)
+
+    def _with_gain(self, model: nn.Module, scope: Scope) -> list[Scope]:
+        if self.gain_scope is None:
+            return [scope]
+        return [find_scope(model, self.gain_scope)] if self.gain_scope else []
 
     def learning_rate(self, tuner: Tuner) -> float:
         """The paper's, ten times that of pre-training."""

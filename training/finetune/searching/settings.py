@@ -35,10 +35,10 @@ class SearchSettings(BaseModel):
     final_samples: int = Field(default=256, ge=16, le=100_000)
     """Pictures for each point of the front, on held-out pictures that the search never saw."""
     features: str | None = None
-    """Where pictures are compared; by default the best feature space that is installed."""
+    """Where pictures are compared, see `studio evaluate quality --features`; by default the model's own latents."""
     copying_quantile: float = Field(default=0.05, gt=0, lt=0.5)
     """A sample counts as copied when it is nearer to a trained picture than this share of held-out ones."""
-    reference: tuple[float, float] = (0.5, 0.5)
+    reference: tuple[float, float] = (1.0, 0.5)
     """Where hypervolumes are measured from: kernel distance and copy rate. Fixed before the first run."""
     limit: float | None = Field(default=None, gt=0, le=1)
     """The highest copy rate that is acceptable: runs surely above it are stopped, and none above it is chosen."""

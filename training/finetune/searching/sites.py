@@ -1,7 +1,7 @@
 """Places in a network that a search switches on and off: one bit each."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from torch import nn
@@ -19,6 +19,8 @@ class Sites:
     """A bit's name, and the modules that it switches."""
     always: Paths = ()
     """Modules that are trained whatever the mask says."""
+    option: str | None = None
+    """The method's option that takes the mask, where it is not the scope: then a run has the whole network in scope."""
 
     def scope(self, mask: Sequence[bool]) -> Paths:
         """The modules that a mask trains."""
@@ -87,46 +89,71 @@ LAYOUTS: Final = {
 }
 """`[search] sites`, by name; a list of scope words makes one bit of each."""
 
-_UP = {"sd-13": (0, 1), "sd-16": (0, 1, 2)}
-"""The attentions of an up block that MemControl's masks of 13 and 16 bits switch."""
+PRESETS: Final = ("sd-13", "sd-16")
+"""MemControl's own masks on the U-Net of Stable Diffusion 1.x and 2.x."""
 
 
-def find_sites(network: nn.Module, wanted: str | Sequence[str], always: Sequence[str] = ()) -> Sites:
+def find_sites(network: nn.Module, wanted: str | Sequence[str], always: Sequence[str] = (), *, method: str) -> Sites:
     """Makes the sites of a network.
 
     Args:
-        wanted: one of `LAYOUTS`, "sd-13" or "sd-16" for the masks of MemControl's code on a Stable Diffusion U-Net, or
-            scope words, one bit each.
+        wanted: one of `LAYOUTS` or `PRESETS`, or scope words, one bit each.
         always: scope words of what is trained whatever the mask says.
+        method: the method's name; a preset leaves the rest of the network to it as the paper's code does.
 
     Raises:
         ValueError: the network has no such places.
     """
     if not isinstance(wanted, str):
-        bits = {word: find_scope(network, [word]).modules for word in wanted}
-    elif wanted in _UP:
-        bits = _stable_diffusion(network, _UP[wanted], wanted)
+        sites = Sites(bits={word: find_scope(network, [word]).modules for word in wanted})
+    elif wanted in PRESETS:
+        sites = _paper(network, wanted, method)
     elif wanted in LAYOUTS:
-        bits = LAYOUTS[wanted].find(network)
+        sites = Sites(bits=LAYOUTS[wanted].find(network))
     else:
-        known = ", ".join([*LAYOUTS, *_UP])
+        known = ", ".join([*LAYOUTS, *PRESETS])
         raise ValueError(f"sites {wanted!r}: no such layout; known are {known}, or give a list of scope words")
-    if not bits:
+    if not sites.bits:
         raise ValueError(f"sites {wanted!r}: this network has none; give a list of scope words")
-    return Sites(bits=bits, always=find_scope(network, always).modules if always else ())
+    return replace(sites, always=(*sites.always, *(find_scope(network, always).modules if always else ())))
 
 
-def _stable_diffusion(network: nn.Module, up: Sequence[int], name: str) -> dict[str, Paths]:
-    """Bits in the order of the paper's code: two attentions of three down blocks, the middle, those of three up blocks.
+def _paper(network: nn.Module, name: str, method: str) -> Sites:
+    """The masks of the paper's code (arXiv 2405.19458): a bit is one whole `transformer_blocks`, never q, k or v alone.
 
-    A bit is one whole `transformer_blocks`, never q, k or v alone.
+    In its order: two attentions of each of three down blocks, the middle, and of three up blocks two (13) or all three
+    (16). Its masks of zeros are no frozen networks: of SV-DIFF all outside the blocks is trained always, of DiffFit all
+    biases and norms, of attention tuning the norms, projections and feed-forward layers of all attentions.
     """
+    up = (0, 1) if name == "sd-13" else (0, 1, 2)
     places = [f"down_blocks.{block}.attentions.{k}" for block in (0, 1, 2) for k in (0, 1)]
     places.append("mid_block.attentions.0")
     places += [f"up_blocks.{block}.attentions.{k}" for block in (1, 2, 3) for k in up]
-    there = {path for path, _ in network.named_modules()}
-    paths = [f"{place}.transformer_blocks" for place in places]
-    missing = [path for path in paths if path not in there]
+    there = dict(network.named_modules())
+    blocks = [f"{place}.transformer_blocks" for place in places]
+    missing = [path for path in blocks if path not in there]
     if missing:
         raise ValueError(f"sites {name!r} are of a Stable Diffusion 1.x or 2.x U-Net: this network has no {missing[0]}")
-    return {path: (path,) for path in paths}
+    bits: dict[str, Paths] = {path: (path,) for path in blocks}
+    if method == "difffit":
+        return Sites(bits=bits, option="gain_scope")
+    if method == "svdiff":
+        return Sites(bits=bits, always=find_scope(network, [f"!{path}" for path in blocks]).modules)
+    if method == "full" and name == "sd-16":
+        return _attention_tuning(there, bits)
+    return Sites(bits=bits)
+
+
+def _attention_tuning(there: dict[str, nn.Module], bits: dict[str, Paths]) -> Sites:
+    found: dict[str, Paths] = {}
+    always: list[str] = []
+    for block in bits:
+        found[block] = tuple(
+            path for path in there if path.startswith(f"{block}.") and KINDS["attention"](path, there[path])
+        )
+    for path, module in there.items():
+        if path.rsplit(".", 1)[-1].isdigit() and path.rsplit(".", 2)[-2:-1] == ["attentions"]:
+            inside = [f"{path}.{name}" for name, _ in module.named_modules() if name]
+            last = {p: p.rsplit(".", 1)[-1] for p in inside}
+            always += [p for p in inside if last[p] in ("norm", "proj_in", "proj_out", "ff", "norm1", "norm2", "norm3")]
+    return Sites(bits=found, always=tuple(always))

@@ -1,0 +1,292 @@
+"""The inner loop of a search: trains one candidate, and measures it at its checkpoints."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.events import Saved, Step
+from training.finetune.config import FinetuneConfig
+from training.finetune.data import Sample
+from training.finetune.latent_space import LatentSpace
+from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD_OUT, Judge, Judged
+from training.finetune.searching.settings import SearchSettings
+from training.finetune.searching.sites import Sites, find_sites
+from training.finetune.workbench import Workbench
+from training.loop import train
+from training.methods import Tuner
+from training.methods.adapter import apply_adapter, load_adapter
+from training.metrics.features import FeatureSpace
+from training.search.space import Candidate, Space, Value
+from training.search.trial import Point
+from training.trained import Tuned
+
+POINTS, RUN = "points.jsonl", "run"
+"""In a trial's folder: what was measured, and the checkpoint from which it goes on; that is gone when it is done."""
+
+
+class InnerTraining:
+    """Trains candidates on one model and one set of pictures, which stay in memory between them.
+
+    Every candidate sees the same batches, noise and samples. Of the held-out pictures one half judges the search; the
+    other half is for the final choice, so that no luck of the search is taken for merit.
+    """
+
+    def __init__(
+        self, config: FinetuneConfig, settings: SearchSettings, features: FeatureSpace | None, *, cache: Path,
+        device: str | None,
+    ) -> None:  # fmt: skip
+        """Opens the model and the data.
+
+        Args:
+            features: where pictures are compared; None for the model's own latents.
+
+        Raises:
+            ValueError: the model, a site or the data are wrong, or too few pictures are held out.
+        """
+        self.config, self.settings = config, settings
+        self.steps = settings.steps(config.max_train_steps)
+        self.bench = Workbench(config)
+        self.bench.plan(config)  # a wrong method is told before the data is read
+        self.sites: Sites = find_sites(self.bench.network, settings.sites, settings.always, method=config.method)
+        _check_options(config, settings.options)
+        self.bench.load(cache, device)
+        self._device = device
+        self.search_side, self.final_side = _halves(self.bench)
+        self._features = features or LatentSpace(self.bench.family)
+        self._judge = self._judge_by(self.search_side, settings.samples, FIRST_SEED)
+        rate = config.learning_rate or self._usual_rate()
+        self.space = Space(sites=tuple(self.sites.bits), numbers=settings.numbers(rate, config.max_train_steps))
+
+    def _judge_by(self, held_out: list[Sample], samples: int, first_seed: int) -> Judge:
+        return Judge(
+            self.bench, self._features, held_out, samples=samples, steps=self.settings.num_inference_steps,
+            quantile=self.settings.copying_quantile, first_seed=first_seed,
+        )  # fmt: skip
+
+    def finally_judged(self, adapters: Sequence[Path | None]) -> Iterator[Judged]:
+        """Measures adapters (None is the base) on held-out pictures and seeds that no search has seen.
+
+        Raises:
+            ValueError: an adapter is of another model.
+        """
+        judge = self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED)
+        for path in adapters:
+            tuner = None if path is None else apply_adapter(self.bench.network, load_adapter(path))
+            yield judge()
+            if tuner is not None:
+                tuner.unload()
+
+    def _usual_rate(self) -> float:
+        """The method's own rate, where everything is on."""
+        method, scope = self.bench.plan(self.config_of(self._everything()))
+        tuner = self.bench.attach(self.config, method, scope)
+        rate = method.learning_rate(tuner)
+        tuner.unload()
+        return rate
+
+    def _everything(self) -> Candidate:
+        return Candidate(mask=(True,) * len(self.sites.bits))
+
+    def config_of(self, candidate: Candidate) -> FinetuneConfig:
+        """The run that a candidate stands for, as `studio train` would be asked for it.
+
+        Raises:
+            ValueError: the mask trains nothing.
+        """
+        if not self.trains(candidate):
+            raise ValueError("the mask is empty and nothing is always trained: there is no run")
+        values: dict[str, Any] = dict(candidate.values)
+        scope = self.sites.scope(candidate.mask)
+        if self.sites.option is not None:
+            values[self.sites.option], scope = scope, ()
+        stop = values.pop("stop_step", None)
+        rate = values.pop("learning_rate", self.config.learning_rate)
+        told: dict[str, Any] = {
+            **self.config.model_dump(), "scope": scope, "learning_rate": rate,
+            "method_options": {**self.config.method_options, **values},
+        }  # fmt: skip
+        if stop is not None:
+            told["max_train_steps"] = self.config.max_train_steps  # the rate falls as in a run to the end
+        return FinetuneConfig.model_validate(told)
+
+    def trains(self, candidate: Candidate) -> bool:
+        """Whether there is anything to train; a mask of zeros need not be a frozen network."""
+        return self.sites.option is not None or bool(self.sites.scope(candidate.mask))
+
+    def trained_numbers(self, candidate: Candidate) -> int:
+        """How many numbers a candidate trains."""
+        if not self.trains(candidate):
+            return 0
+        config = self.config_of(candidate)
+        method, scope = self.bench.plan(config)
+        tuner = self.bench.attach(config, method, scope)
+        count = tuner.count
+        tuner.unload()
+        return count
+
+    def __call__(self, candidate: Candidate, folder: Path) -> Iterator[Point]:
+        """Trains and yields the checkpoints, measured; those that were measured before come first, from the disk.
+
+        Raises:
+            ValueError: the method cannot be put where the mask says.
+            NotFiniteError: the training went wrong.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        done = read_points(folder)
+        yield from done.values()
+        if not self.trains(candidate):
+            if 0 not in done:
+                yield _keep(folder, self._point(0, None, 0.0))
+            return
+        wanted = [step for step in self.steps if step <= int(candidate.values.get("stop_step", self.steps[-1]))]
+        if all(step in done for step in wanted):
+            return
+        config = self.config_of(candidate)
+        method, scope = self.bench.plan(config)
+        tuner = self.bench.attach(config, method, scope)
+
+        def measured(step: int, seconds: float) -> Point:
+            path = folder / f"step-{step}.safetensors"
+            with _averaged(tuner, folder / RUN):
+                notes = {"candidate": candidate.key, "step": str(step)}
+                self.bench.write_adapter(path, tuner, config, method, scope, notes)
+                return _keep(folder, self._point(step, path, seconds, trained=tuner.count))
+
+        try:
+            yield from self._run(folder / RUN, config, tuner, [step for step in wanted if step not in done], measured)
+        finally:
+            tuner.unload()
+        shutil.rmtree(folder / RUN, ignore_errors=True)
+
+    def _run(
+        self, run: Path, config: FinetuneConfig, tuner: Tuner, wanted: list[int], measured: Any
+    ) -> Iterator[Point]:
+        made, began, rate = 0, time.monotonic(), config.learning_rate
+        assert rate is not None
+        resume = latest_checkpoint(run) is not None
+        loop = config.loop(rate).model_copy(
+            update={"checkpoint_every": 10**9, "evaluate_every": 10**9, "keep_checkpoints": 1}
+        )
+
+        def at_a_checkpoint() -> bool:
+            return made in wanted
+
+        def enough() -> str | None:
+            return "measured" if made >= wanted[-1] else None
+
+        if resume:
+            step = _step_of(run)
+            if step in wanted:  # killed between its checkpoint and its measurement
+                tuner.load_state(_of_checkpoint(run, "model"), step)
+                yield measured(step, 0.0)
+        events = train(
+            self.bench.learner, loop, run, trained=Tuned(tuner, config), resume=resume, device=self._device,
+            fingerprint={"base": self.bench.base}, should_save=at_a_checkpoint, should_stop=enough,
+        )  # fmt: skip
+        for event in events:
+            if isinstance(event, Step):
+                made = event.step
+            elif isinstance(event, Saved) and event.step in wanted:
+                yield measured(event.step, time.monotonic() - began)
+                began = time.monotonic()
+
+    def _point(self, step: int, path: Path | None, seconds: float, *, trained: int = 0) -> Point:
+        began = time.monotonic()
+        judged = self._judge()
+        return Point(
+            step=step, quality=judged.quality, copying=judged.copying,
+            metrics={**judged.metrics, "trained-numbers": float(trained)}, path=None if path is None else path.name,
+            train_seconds=seconds, judge_seconds=time.monotonic() - began,
+        )  # fmt: skip
+
+
+def _check_options(config: FinetuneConfig, options: Mapping[str, tuple[Value, ...]]) -> None:
+    """Makes sure that every option to choose from is one of the method's.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for name, values in options.items():
+        for value in values:
+            told = {**config.model_dump(), "method_options": {**config.method_options, name: value}}
+            FinetuneConfig.model_validate(told).tuning()
+
+
+def _halves(bench: Workbench) -> tuple[list[Sample], list[Sample]]:
+    """The held-out pictures for the search, and those for the final choice.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    sides = (bench.held_out[::2], bench.held_out[1::2])
+    least = min(map(len, sides))
+    if least < LEAST_HELD_OUT:
+        raise ValueError(
+            f"{len(bench.samples)} pictures are trained and {len(bench.held_out)} held out: a search needs "
+            f"{2 * LEAST_HELD_OUT} held-out ones at least, half to judge candidates and half for the final choice; "
+            "raise validation_share or add pictures"
+        )
+    return sides
+
+
+class _averaged:  # noqa: N801  (a context manager, used as a function)
+    """The averaged numbers of the last checkpoint in place of the trained ones, for a while."""
+
+    def __init__(self, tuner: Tuner, run: Path) -> None:
+        self._tuner, self._run = tuner, run
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        self._kept = {name: p.detach().clone() for name, p in self._tuner.named().items()}
+        average = _of_checkpoint(self._run, "average")
+        for name, p in self._tuner.named().items():
+            p.copy_(average[name])
+        self._tuner.refresh()
+
+    @torch.no_grad()
+    def __exit__(self, *_: object) -> None:
+        for name, p in self._tuner.named().items():
+            p.copy_(self._kept[name])
+        self._tuner.refresh()
+
+
+def _of_checkpoint(run: Path, what: str) -> dict[str, torch.Tensor]:
+    path = latest_checkpoint(run)
+    assert path is not None
+    return load_checkpoint(path)[0][what]
+
+
+def _step_of(run: Path) -> int:
+    path = latest_checkpoint(run)
+    assert path is not None
+    return int(load_checkpoint(path)[1]["step"])
+
+
+def _keep(folder: Path, point: Point) -> Point:
+    """Appends a point to the trial's file; it is on the disk afterwards."""
+    with (folder / POINTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(point)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return point
+
+
+def read_points(folder: Path) -> dict[int, Point]:
+    """The points of a trial's folder by their steps; a line that a killed process left unfinished counts nothing."""
+    path = folder / POINTS
+    if not path.is_file():
+        return {}
+    whole = path.read_bytes()
+    lines = whole[: whole.rfind(b"\n") + 1]
+    if len(lines) < len(whole):
+        os.truncate(path, len(lines))
+    points = [Point(**json.loads(line)) for line in lines.decode().splitlines()]
+    return {point.step: point for point in points}

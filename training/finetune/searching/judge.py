@@ -1,0 +1,94 @@
+"""How a checkpoint of a search is measured: what it makes of the captions, beside trained and held-out pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from training.finetune.data import Sample, load_pixels
+from training.finetune.workbench import Workbench
+from training.metrics.features import FeatureSpace
+from training.metrics.memorization import copy_rate
+from training.metrics.quality import kernel_distance
+
+FIRST_SEED, FINAL_SEED = 1_000_000, 2_000_000
+"""Of the samples of a search, and of its final choice."""
+LEAST_HELD_OUT = 20
+"""On either side: so many are needed for a quantile of 5 %."""
+_MEASURED = 32
+"""Trained and held-out pictures whose losses are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One model, measured; both are better when smaller."""
+
+    quality: float
+    """Kernel distance of the samples to held-out pictures."""
+    copying: float
+    """Share of the samples that are nearer to a trained picture than nearly all held-out ones are."""
+    metrics: dict[str, float]
+    """These and others, by names that say feature space and number of samples."""
+
+
+class Judge:
+    """Measures the network as it is: the same prompts, seeds and noise every time, so that differences are its own."""
+
+    def __init__(
+        self, bench: Workbench, features: FeatureSpace, held_out: Sequence[Sample], *, samples: int, steps: int,
+        quantile: float, first_seed: int = FIRST_SEED,
+    ) -> None:  # fmt: skip
+        self._bench, self._features = bench, features
+        self._count, self._steps, self._quantile, self._first_seed = samples, steps, quantile, first_seed
+        trained = list({sample.piece: sample for sample in bench.samples}.values())
+        self._trained, self._held_out = trained, list(held_out)
+        self._of_trained, self._of_held_out = (features(_pixels(side)) for side in (trained, self._held_out))
+        self._size = trained[0].size
+        self._told = [f"{bench.config.trigger} {sample.caption}".strip() for sample in trained]
+
+    @torch.no_grad()
+    def __call__(self) -> Judged:
+        """Makes samples and measures them."""
+        network = self._bench.network
+        was_training = network.training
+        network.eval()
+        prompts = [self._told[k % len(self._told)] for k in range(self._count)]
+        seeds = range(self._first_seed, self._first_seed + self._count)
+        made = self._bench.family.sample_many(prompts, self._size, seeds, steps=self._steps)
+        found = self._features(rearrange(made, "n h w c -> n c h w").float() / 255)
+        rate = copy_rate(found, self._of_trained, self._of_held_out, quantile=self._quantile)
+        quality = kernel_distance(found, self._of_held_out)
+        gap = self._loss_gap()
+        network.train(was_training)
+        told = f"({self._features.name}, N={self._count})"
+        metrics = {
+            f"kd{told}": quality, f"copy-rate{told}": rate.value, "copy_rate_low": rate.low,
+            "copy_rate_high": rate.high, "loss-gap": gap,
+        }  # fmt: skip
+        return Judged(quality=quality, copying=rate.value, metrics=metrics)
+
+    def _loss_gap(self) -> float:
+        """Held-out loss less trained loss at the same noise: 0 before training, and it grows with memorizing."""
+        learner, task = self._bench.learner, self._bench.learner.tasks[0]
+        device = next(self._bench.network.parameters()).device.type
+        count = min(_MEASURED, len(self._trained), len(self._held_out))
+        with torch.autocast(device, torch.bfloat16, enabled=self._bench.config.mixed_precision != "fp32"):
+            seen, unseen = (
+                float(learner.losses_at_fixed_noise(side[:count], task).mean())
+                for side in (self._trained, self._held_out)
+            )
+        return unseen - seen
+
+
+def _pixels(samples: Sequence[Sample]) -> Float[Tensor, "n 3 height width"]:
+    """Pictures, or the middle frames of clips, in 0..1; all of the size of the first."""
+    size = samples[0].size
+    pictures = []
+    for sample in samples:
+        if sample.size == size:
+            pixels = load_pixels(sample)
+            pictures.append(pixels[len(pixels) // 2] / 2 + 0.5)
+    return torch.stack(pictures)
