@@ -1,0 +1,134 @@
+"""The inner loop on a tiny model: what it leaves, and that it goes on exactly where it was killed."""
+
+import itertools
+
+import pytest
+import torch
+from PIL import Image
+
+from training.finetune.config import DataSet, FinetuneConfig
+from training.finetune.searching.inner import InnerTraining, read_points
+from training.finetune.searching.settings import SearchSettings
+from training.methods.adapter import apply_adapter, load_adapter
+from training.search.space import Candidate
+
+SETTINGS = {"samples": 16, "final_samples": 16, "num_inference_steps": 2, "checkpoints": (1, 2, 4)}
+
+
+def make(animator, folder, count=52, *, settings=None, **more):
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        Image.new("RGB", (32, 32), (5 * k % 256, 40, 255 - 4 * k % 256)).save(folder / "data" / f"{k}.png")
+    told = {
+        "model": str(animator), "data": (DataSet(folder=folder / "data"),), "resolution": 32, "max_train_steps": 4,
+        "train_batch_size": 2, "method": "full", "learning_rate": 0.01, "mixed_precision": "fp32",
+        "validation_share": 0.8, **more,
+    }  # fmt: skip
+    return InnerTraining(
+        FinetuneConfig.model_validate(told), SearchSettings.model_validate({**SETTINGS, **(settings or {})}), None,
+        cache=folder / "cache", device="cpu",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inner(animator, tmp_path_factory):
+    return make(animator, tmp_path_factory.mktemp("search"))
+
+
+@pytest.fixture(scope="module")
+def candidate(inner):
+    mask = (True, *([False] * (len(inner.space.sites) - 1)))
+    return Candidate(mask=mask, values={"learning_rate": 0.02})
+
+
+def same(one, two):
+    def bare(points):
+        return [(p.step, p.quality, p.copying, p.metrics, p.path) for p in points]
+
+    return bare(one) == bare(two)
+
+
+def test_a_candidate_gives_a_point_and_an_adapter_at_every_checkpoint(inner, candidate, tmp_path):
+    before = {n: p.clone() for n, p in inner.bench.network.named_parameters()}
+    points = list(inner(candidate, tmp_path / "t"))
+    assert [p.step for p in points] == [1, 2, 4]
+    assert all(0 <= p.copying <= 1 and p.judge_seconds > 0 for p in points)
+    # the model is as it was, bit for bit
+    assert all(torch.equal(p, before[n]) for n, p in inner.bench.network.named_parameters())
+    site = inner.space.sites[0]
+    sizes = []
+    for point in points:
+        adapter = load_adapter(tmp_path / "t" / point.path)
+        assert {name for name in adapter.delta if not name.startswith(site)} == set()
+        sizes.append(sum(float(change.abs().sum()) for change in adapter.delta.values()))
+    assert 0 < sizes[0] < sizes[1]
+    assert points[0].metrics["trained-numbers"] == inner.trained_numbers(candidate) > 0
+
+
+def test_the_measured_model_is_the_one_in_the_file(inner, candidate, tmp_path):
+    points = list(inner(candidate, tmp_path / "t"))
+    tuner = apply_adapter(inner.bench.network, load_adapter(tmp_path / "t" / points[-1].path))
+    again = inner._judge()
+    tuner.unload()
+    # its values are bf16 in the file
+    assert again.quality == pytest.approx(points[-1].quality, abs=0.02)
+    base = inner._judge()
+    assert base.quality != points[-1].quality
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_it_goes_on_where_it_was_stopped(inner, candidate, tmp_path, after):
+    straight = list(inner(candidate, tmp_path / "straight"))
+    going = inner(candidate, tmp_path / "stopped")
+    list(itertools.islice(going, after))
+    going.close()
+    assert len(read_points(tmp_path / "stopped")) == after
+    assert same(straight, list(inner(candidate, tmp_path / "stopped")))
+
+
+def test_it_measures_what_was_saved_but_not_measured(inner, candidate, tmp_path):
+    """Killed between a checkpoint and its measurement, or amid the line that says so."""
+    straight = list(inner(candidate, tmp_path / "straight"))
+    going = inner(candidate, tmp_path / "killed")
+    list(itertools.islice(going, 2))
+    going.close()
+    lines = (tmp_path / "killed" / "points.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "killed" / "points.jsonl").write_text(lines[0] + lines[1][:20])
+    assert same(straight, list(inner(candidate, tmp_path / "killed")))
+
+
+def test_the_empty_mask_is_the_model_itself(inner, tmp_path):
+    nothing = Candidate(mask=(False,) * len(inner.space.sites), values={"learning_rate": 0.02})
+    assert not inner.trains(nothing)
+    (point,) = inner(nothing, tmp_path / "t")
+    assert (point.step, point.path) == (0, None)
+    assert same([point], list(inner(nothing, tmp_path / "t")))
+    with pytest.raises(ValueError, match="mask is empty"):
+        inner.config_of(nothing)
+
+
+def test_the_final_choice_looks_at_other_pictures_and_seeds(inner, candidate, tmp_path):
+    assert not {s.piece for s in inner.search_side} & {s.piece for s in inner.final_side}
+    points = list(inner(candidate, tmp_path / "t"))
+    base, last = inner.finally_judged([None, tmp_path / "t" / points[-1].path])
+    assert base.quality != last.quality != points[-1].quality
+
+
+def test_too_few_held_out_pictures_are_told(animator, tmp_path):
+    with pytest.raises(ValueError, match=r"1 pictures are trained and 4 held out: a search needs 40 held-out ones"):
+        make(animator, tmp_path, 5)
+
+
+def test_an_option_that_the_method_does_not_have_is_told(animator, tmp_path):
+    with pytest.raises(ValueError, match="rank"):
+        make(animator, tmp_path, settings={"options": {"rank": (4, 8)}})
+
+
+def test_a_stop_step_ends_a_run_and_leaves_the_points_before_it_as_they_are(animator, candidate, tmp_path):
+    inner = make(animator, tmp_path, settings={"search_stop": True})
+    assert inner.space.numbers["stop_step"].options == (1, 2, 4)
+    whole, short = (
+        list(inner(Candidate(mask=candidate.mask, values={"learning_rate": 0.02, "stop_step": n}), tmp_path / f"{n}"))
+        for n in (4, 2)
+    )
+    assert [p.step for p in short] == [1, 2] and same(whole[:2], short)
