@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class InnerTraining:
             ValueError: the model, a site or the data are wrong, or too few pictures are held out.
         """
         self.config, self.settings = config, settings
+        self.on_step: Callable[[int, int], None] = lambda done, total: None
         self.steps = settings.steps(config.max_train_steps)
         self.bench = Workbench(config)
         self.bench.plan(config)  # a wrong method is told before the data is read
@@ -144,7 +145,7 @@ class InnerTraining:
         yield from done.values()
         if not self.trains(candidate):
             if 0 not in done:
-                yield _keep(folder, self._point(0, None, 0.0))
+                yield self._measure(folder, 0, None, 0.0)
             return
         wanted = [step for step in self.steps if step <= int(candidate.values.get("stop_step", self.steps[-1]))]
         if all(step in done for step in wanted):
@@ -158,7 +159,7 @@ class InnerTraining:
             with _averaged(tuner, folder / RUN):
                 notes = {"candidate": candidate.key, "step": str(step)}
                 self.bench.write_adapter(path, tuner, config, method, scope, notes)
-                return _keep(folder, self._point(step, path, seconds, trained=tuner.count))
+                return self._measure(folder, step, path, seconds, trained=tuner.count)
 
         try:
             yield from self._run(folder / RUN, config, tuner, [step for step in wanted if step not in done], measured)
@@ -167,7 +168,12 @@ class InnerTraining:
         shutil.rmtree(folder / RUN, ignore_errors=True)
 
     def _run(
-        self, run: Path, config: FinetuneConfig, tuner: Tuner, wanted: list[int], measured: Any
+        self,
+        run: Path,
+        config: FinetuneConfig,
+        tuner: Tuner,
+        wanted: list[int],
+        measured: Callable[[int, float], Point],
     ) -> Iterator[Point]:
         made, began, rate = 0, time.monotonic(), config.learning_rate
         assert rate is not None
@@ -194,18 +200,23 @@ class InnerTraining:
         for event in events:
             if isinstance(event, Step):
                 made = event.step
+                self.on_step(made, self.steps[-1])
             elif isinstance(event, Saved) and event.step in wanted:
                 yield measured(event.step, time.monotonic() - began)
                 began = time.monotonic()
 
-    def _point(self, step: int, path: Path | None, seconds: float, *, trained: int = 0) -> Point:
+    def _measure(self, folder: Path, step: int, path: Path | None, seconds: float, *, trained: int = 0) -> Point:
+        """Measures the model as it is, and keeps the point in the trial's folder."""
         began = time.monotonic()
         judged = self._judge()
-        return Point(
+        point = Point(
             step=step, quality=judged.quality, copying=judged.copying,
-            metrics={**judged.metrics, "trained-numbers": float(trained)}, path=None if path is None else path.name,
+            metrics={**judged.metrics, "trained-numbers": float(trained)},
+            path=None if path is None else str(path.absolute()),
             train_seconds=seconds, judge_seconds=time.monotonic() - began,
         )  # fmt: skip
+        _append(folder / POINTS, point)
+        return point
 
 
 def _check_options(config: FinetuneConfig, options: Mapping[str, tuple[Value, ...]]) -> None:
@@ -270,13 +281,13 @@ def _step_of(run: Path) -> int:
     return int(load_checkpoint(path)[1]["step"])
 
 
-def _keep(folder: Path, point: Point) -> Point:
-    """Appends a point to the trial's file; it is on the disk afterwards."""
-    with (folder / POINTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(point)) + "\n")
+def _append(path: Path, point: Point) -> None:
+    """Adds a point to a trial's file, with the adapter's name alone; it is on the disk afterwards."""
+    told = {**asdict(point), "path": None if point.path is None else Path(point.path).name}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(told) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return point
 
 
 def read_points(folder: Path) -> dict[int, Point]:
@@ -288,5 +299,7 @@ def read_points(folder: Path) -> dict[int, Point]:
     lines = whole[: whole.rfind(b"\n") + 1]
     if len(lines) < len(whole):
         os.truncate(path, len(lines))
-    points = [Point(**json.loads(line)) for line in lines.decode().splitlines()]
+    told = [json.loads(line) for line in lines.decode().splitlines()]
+    here = folder.absolute()
+    points = [Point(**{**each, "path": each["path"] and str(here / each["path"])}) for each in told]
     return {point.step: point for point in points}
