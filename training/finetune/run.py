@@ -1,6 +1,5 @@
 """A fine-tuning run in a folder: config, events, checkpoints, samples, the adapter and its card."""
 
-import hashlib
 import json
 import time
 import tomllib
@@ -15,7 +14,7 @@ from training.checkpoint import latest_checkpoint, load_checkpoint, write_text
 from training.events import Evaluated, Event, Finished, Note, Sampled
 from training.finetune.cache import CacheError
 from training.finetune.config import FinetuneConfig
-from training.finetune.data import Sample
+from training.finetune.data import digest
 from training.finetune.data.quarantine import write_quarantine
 from training.finetune.learner import FinetuneLearner
 from training.finetune.workbench import Workbench
@@ -92,7 +91,7 @@ class _Made:
         self.tuner = bench.attach(config, self.method, self.scope)
         self.rate = config.learning_rate or self.method.learning_rate(self.tuner)
         self.fingerprint = {
-            "base": bench.base, "pictures": _digest(bench.samples),
+            "base": bench.base, "pictures": digest(bench.samples),
             **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
         }  # fmt: skip
 
@@ -120,15 +119,6 @@ def read_finetune(run: Path) -> FinetuneConfig | None:
     """The config of a run folder; None where another kind of run is in it."""
     values = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     return FinetuneConfig.model_validate(values["finetune"]) if "finetune" in values else None
-
-
-def _digest(samples: list[Sample]) -> str:
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(f"{sample.piece} {sample.size} {'|'.join(sample.captions)}\n".encode())
-        if sample.keypoints is not None:
-            digest.update(sample.keypoints.read_bytes())
-    return digest.hexdigest()
 
 
 def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:

@@ -159,7 +159,7 @@ def finetune_config(
             "or train a part of the mini family with --recipe"
         )
     config = make_request(FinetuneConfig, values)
-    _check_method(config.method, config.method_options)
+    check_method(config.method, config.method_options)
     return config
 
 
@@ -175,7 +175,7 @@ def recipe_name(path: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _check_method(name: str, options: dict[str, Any]) -> None:
+def check_method(name: str, options: dict[str, Any]) -> None:
     """Words what is wrong with a method or its options."""
     from training.methods import METHODS
 

@@ -2,7 +2,7 @@
 
 from training.finetune.data.buckets import Wanted, bucket, windows
 from training.finetune.data.clips import load_pixels
-from training.finetune.data.find import Found, Sample, find_samples, split
+from training.finetune.data.find import Found, Sample, digest, find_samples, split
 from training.finetune.data.folder import PICTURES, VIDEOS
 from training.finetune.data.order import Order
 from training.finetune.data.problems import DataError, Problem
@@ -20,6 +20,7 @@ __all__ = [
     "View",
     "Wanted",
     "bucket",
+    "digest",
     "find_samples",
     "load_pixels",
     "split",

@@ -1,5 +1,6 @@
 """From the files that were found to the samples of every task."""
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -146,6 +147,16 @@ def check_weights(sets: Sequence[DataSet]) -> None:
     """
     if all(data.weight == 0 for data in sets):
         raise DataError("every data set has the weight 0, so nothing would be drawn; give one of them more")
+
+
+def digest(samples: Sequence[Sample]) -> str:
+    """Tells sets of samples apart: a hash of pictures, sizes, captions and poses."""
+    found = hashlib.sha256()
+    for sample in samples:
+        found.update(f"{sample.piece} {sample.size} {'|'.join(sample.captions)}\n".encode())
+        if sample.keypoints is not None:
+            found.update(sample.keypoints.read_bytes())
+    return found.hexdigest()
 
 
 def split(samples: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:

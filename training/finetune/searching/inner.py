@@ -14,11 +14,12 @@ import torch
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.events import Saved, Step
 from training.finetune.config import FinetuneConfig
-from training.finetune.data import Sample
+from training.finetune.data import Sample, digest
 from training.finetune.latent_space import LatentSpace
 from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD_OUT, Judge, Judged
 from training.finetune.searching.settings import SearchSettings
-from training.finetune.searching.sites import Sites, find_sites
+from training.finetune.searching.setup import STOP_STEP, Setup
+from training.finetune.searching.sites import find_sites
 from training.finetune.workbench import Workbench
 from training.loop import train
 from training.methods import Tuner
@@ -28,6 +29,11 @@ from training.search.space import Candidate, Space, Value
 from training.search.trial import Point
 from training.trained import Tuned
 
+_FREE = {
+    "model", "data", "cache_dir", "report_to", "validation_prompts", "validation_steps", "checkpointing_steps",
+    "checkpoints_total_limit", "adapter_dtype", "scope", "learning_rate",
+}  # fmt: skip
+"""Settings of a run that its results do not depend on, that hashes stand for, or that candidates set."""
 POINTS, RUN = "points.jsonl", "run"
 """In a trial's folder: what was measured, and the checkpoint from which it goes on; that is gone when it is done."""
 
@@ -59,12 +65,13 @@ class InnerTraining:
         self.sites: Sites = find_sites(self.bench.network, settings.sites, settings.always, method=config.method)
         _check_options(config, settings.options)
         self.bench.load(cache, device)
+        self.setup = Setup(config=config, settings=settings, sites=sites, trained=len(self.bench.samples))
         self._device = device
         self.search_side, self.final_side = _halves(self.bench)
         self._features = features or LatentSpace(self.bench.family)
         self._judge = self._judge_by(self.search_side, settings.samples, FIRST_SEED)
         rate = config.learning_rate or self._usual_rate()
-        self.space = Space(sites=tuple(self.sites.bits), numbers=settings.numbers(rate, config.max_train_steps))
+        self.space = Space(sites=tuple(sites.bits), numbers=settings.numbers(rate, config.max_train_steps))
 
     def _judge_by(self, held_out: list[Sample], samples: int, first_seed: int) -> Judge:
         return Judge(
@@ -87,46 +94,33 @@ class InnerTraining:
 
     def _usual_rate(self) -> float:
         """The method's own rate, where everything is on."""
-        method, scope = self.bench.plan(self.config_of(self._everything()))
+        everything = Candidate(mask=(True,) * len(self.setup.sites.bits))
+        method, scope = self.bench.plan(self.setup.run_of(everything))
         tuner = self.bench.attach(self.config, method, scope)
         rate = method.learning_rate(tuner)
         tuner.unload()
         return rate
 
-    def _everything(self) -> Candidate:
-        return Candidate(mask=(True,) * len(self.sites.bits))
+    @property
+    def features(self) -> str:
+        """The space in which pictures are compared."""
+        return self._features.name
 
-    def config_of(self, candidate: Candidate) -> FinetuneConfig:
-        """The run that a candidate stands for, as `studio train` would be asked for it.
-
-        Raises:
-            ValueError: the mask trains nothing.
-        """
-        if not self.trains(candidate):
-            raise ValueError("the mask is empty and nothing is always trained: there is no run")
-        values: dict[str, Any] = dict(candidate.values)
-        scope = self.sites.scope(candidate.mask)
-        if self.sites.option is not None:
-            values[self.sites.option], scope = scope, ()
-        stop = values.pop("stop_step", None)
-        rate = values.pop("learning_rate", self.config.learning_rate)
-        told: dict[str, Any] = {
-            **self.config.model_dump(), "scope": scope, "learning_rate": rate,
-            "method_options": {**self.config.method_options, **values},
+    def fingerprint(self) -> dict[str, str]:
+        """All that results depend on beside the candidates, by name."""
+        runs = self.config.model_dump(mode="json", exclude=_FREE)
+        search = self.settings.model_dump(mode="json", exclude={"final_samples", "limit", "early_stop", "reference"})
+        return {
+            "base": self.bench.base, "pictures": digest(self.bench.samples), "held-out": digest(self.bench.held_out),
+            **{f"run.{name}": json.dumps(value) for name, value in runs.items()},
+            **{f"search.{name}": json.dumps(value) for name, value in search.items()},
         }  # fmt: skip
-        if stop is not None:
-            told["max_train_steps"] = self.config.max_train_steps  # the rate falls as in a run to the end
-        return FinetuneConfig.model_validate(told)
-
-    def trains(self, candidate: Candidate) -> bool:
-        """Whether there is anything to train; a mask of zeros need not be a frozen network."""
-        return self.sites.option is not None or bool(self.sites.scope(candidate.mask))
 
     def trained_numbers(self, candidate: Candidate) -> int:
         """How many numbers a candidate trains."""
-        if not self.trains(candidate):
+        if not self.setup.trains(candidate):
             return 0
-        config = self.config_of(candidate)
+        config = self.setup.run_of(candidate)
         method, scope = self.bench.plan(config)
         tuner = self.bench.attach(config, method, scope)
         count = tuner.count
@@ -143,14 +137,14 @@ class InnerTraining:
         folder.mkdir(parents=True, exist_ok=True)
         done = read_points(folder)
         yield from done.values()
-        if not self.trains(candidate):
+        if not self.setup.trains(candidate):
             if 0 not in done:
                 yield self._measure(folder, 0, None, 0.0)
             return
-        wanted = [step for step in self.steps if step <= int(candidate.values.get("stop_step", self.steps[-1]))]
+        wanted = [step for step in self.steps if step <= int(candidate.values.get(STOP_STEP, self.steps[-1]))]
         if all(step in done for step in wanted):
             return
-        config = self.config_of(candidate)
+        config = self.setup.run_of(candidate)
         method, scope = self.bench.plan(config)
         tuner = self.bench.attach(config, method, scope)
 

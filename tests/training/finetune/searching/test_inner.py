@@ -100,12 +100,12 @@ def test_it_measures_what_was_saved_but_not_measured(inner, candidate, tmp_path)
 
 def test_the_empty_mask_is_the_model_itself(inner, tmp_path):
     nothing = Candidate(mask=(False,) * len(inner.space.sites), values={"learning_rate": 0.02})
-    assert not inner.trains(nothing)
+    assert not inner.setup.trains(nothing)
     (point,) = inner(nothing, tmp_path / "t")
     assert (point.step, point.path) == (0, None)
     assert same([point], list(inner(nothing, tmp_path / "t")))
     with pytest.raises(ValueError, match="mask is empty"):
-        inner.config_of(nothing)
+        inner.setup.run_of(nothing)
 
 
 def test_the_final_choice_looks_at_other_pictures_and_seeds(inner, candidate, tmp_path):

@@ -1,0 +1,221 @@
+"""What a search found: the front as JSON, CSV, a picture and a page, and which point of it to take."""
+
+import csv
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.errors import RequestError
+from studio.files import moved_in
+from studio.search_plots import front_plot, masks_plot
+
+if TYPE_CHECKING:
+    from training.search.study import Result, Study
+
+FINALS, FRONT, PAGE = "finals.json", "front.json", "index.html"
+Finals = dict[str, dict[str, float]]
+"""What the final choice measured of points, by their names: `quality`, `copying`, and the metrics by theirs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A point of the front."""
+
+    name: str
+    """TRIAL:STEP."""
+    trial: int
+    step: int
+    sites: tuple[str, ...]
+    """Those that are trained."""
+    values: dict[str, float | int | str]
+    """The candidate's numbers."""
+    trained: int
+    """Trained numbers."""
+    quality: float
+    copying: float
+    metrics: dict[str, float]
+    adapter: str | None
+    """Its file, below the study's folder."""
+    final: dict[str, float] | None
+    """Measured again on other pictures and seeds; None where that was not done yet."""
+
+    @property
+    def sites_on(self) -> int:
+        """How many sites are trained."""
+        return len(self.sites)
+
+    @property
+    def rate(self) -> str:
+        """The learning rate, worded."""
+        value = self.values.get("learning_rate")
+        return f"{value:.2g}" if isinstance(value, float) else str(value or "")
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def name_of(result: "Result") -> str:
+    """A point's name, TRIAL:STEP."""
+    return f"{result.trial.number}:{result.point.step}"
+
+
+def by_name(study: "Study", name: str) -> "Result":
+    """The point of that name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    for result in study.points():
+        if name_of(result) == name:
+            return result
+    known = ", ".join(map(name_of, study.front()))
+    raise RequestError(f"--point {name}: there is no such point; on the front are {known or 'none'}")
+
+
+def rows_of(study: "Study", finals: Finals) -> list[Row]:
+    """The front, by quality."""
+    sites = study.header.space.sites
+    return [
+        Row(
+            name=name_of(result), trial=result.trial.number, step=result.point.step,
+            sites=tuple(site for site, bit in zip(sites, result.candidate.mask, strict=True) if bit),
+            values=dict(result.candidate.values), trained=int(result.point.metrics.get("trained-numbers", 0)),
+            quality=result.point.quality, copying=result.point.copying, metrics=dict(result.point.metrics),
+            adapter=result.point.path, final=finals.get(name_of(result)),
+        )
+        for result in study.front()
+    ]  # fmt: skip
+
+
+def choose(study: "Study", finals: Finals, *, limit: float | None = None, name: str | None = None) -> "Result | None":
+    """The point to take, by what the final choice measured where it did: a winner of the search was lucky as well.
+
+    Args:
+        limit: the highest copy rate; by default the study's; without any the knee of the front is taken.
+        name: takes this one.
+
+    Raises:
+        RequestError: there is no point of that name.
+    """
+    from training.search import pareto
+
+    if name is not None:
+        return by_name(study, name)
+
+    def objectives(result: "Result") -> tuple[float, float]:
+        final = finals.get(name_of(result))
+        return result.objectives if final is None else (final["quality"], final["copying"])
+
+    found = study.front()
+    limit = study.header.limit if limit is None else limit
+    if limit is not None:
+        return pareto.best_within(found, objectives, limit)
+    return pareto.knee(found, objectives) if found else None
+
+
+def read_finals(folder: Path) -> Finals:
+    """What the final choice measured so far."""
+    path = folder / FINALS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_finals(folder: Path, finals: Finals) -> None:
+    """Keeps it."""
+    with moved_in(folder / FINALS) as path:
+        path.write_text(json.dumps(finals, indent=1), encoding="utf-8")
+
+
+def write_report(study: "Study", finals: Finals) -> None:
+    """Writes front.json, front.csv, front.png, masks.png and index.html into the study's folder."""
+    rows, chosen = rows_of(study, finals), choose(study, finals)
+    folder, header = study.folder, study.header
+    told = {
+        "study": header.name, "strategy": header.strategy, "objectives": list(header.objectives),
+        "hypervolume": study.hypervolume(), "reference": study.reference(), "limit": header.limit,
+        "chosen": None if chosen is None else name_of(chosen), "front": [row.as_dict() for row in rows],
+    }  # fmt: skip
+    with moved_in(folder / FRONT) as path:
+        path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    with moved_in(folder / "front.csv") as path:
+        path.write_text(_csv(rows), encoding="utf-8")
+    mark = None if chosen is None else name_of(chosen)
+    with moved_in(folder / "front.png") as path:
+        front_plot(study, rows, mark, path)
+    with moved_in(folder / "masks.png") as path:
+        masks_plot(header.space.sites, rows, path)
+    with moved_in(folder / PAGE) as path:
+        path.write_text(_page(study, rows, mark), encoding="utf-8")
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    flat = [
+        {
+            "point": row.name, "quality": row.quality, "copying": row.copying,
+            "final_quality": None if row.final is None else row.final["quality"],
+            "final_copying": None if row.final is None else row.final["copying"],
+            "trained": row.trained, **row.values, "sites": " ".join(row.sites), "adapter": row.adapter,
+        }
+        for row in rows
+    ]  # fmt: skip
+    writer = csv.DictWriter(text, list(flat[0]) if flat else ["point"])
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+_STYLE = """
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; background: #fff; }
+tr.chosen { font-weight: 600; }
+details td { text-align: left; }
+"""
+
+
+def _page(study: "Study", rows: Sequence[Row], mark: str | None) -> str:
+    """One page that needs nothing but the pictures beside it."""
+    header, spent = study.header, study.spent()
+    quality, copying = (html.escape(name) for name in header.objectives)
+    limit = "" if header.limit is None else f" Accepted is a copy rate of {header.limit:g} at most."
+    body = "\n".join(_table_row(row, row.name == mark) for row in rows)
+    sites = "\n".join(
+        f"<tr><td>{html.escape(row.name)}</td><td>{html.escape(', '.join(row.sites)) or 'the base model'}</td></tr>"
+        for row in rows
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(header.name)}: what to train</title><style>{_STYLE}</style></head><body>
+<h1>{html.escape(header.name)}</h1>
+<p>{spent.trials} ways of training, {spent.steps:,} steps, strategy {html.escape(header.strategy)}.{limit}
+{f"Recommended is <b>{html.escape(mark)}</b>." if mark else "Nothing is recommended."}</p>
+<img src="front.png" alt="Every checkpoint by kernel distance and copy rate, with the front as a line">
+<h2>The front</h2>
+<table><tr><th>trial:step</th><th>sites</th><th>numbers</th><th>rate</th><th>{quality}</th><th>{copying}</th>
+<th>final distance</th><th>final copies</th></tr>
+{body}
+</table>
+<p>Smaller is better in both. The final figures are of held-out pictures and seeds that the search did not see.</p>
+<h2>What they train</h2>
+<img src="masks.png" alt="One row for each point of the front, one column for each site; filled where it is trained">
+<details><summary>By name</summary><table>{sites}</table></details>
+</body></html>
+"""
+
+
+def _table_row(row: Row, chosen: bool) -> str:
+    final = ("", "") if row.final is None else (f"{row.final['quality']:.4f}", f"{row.final['copying']:.3f}")
+    cells = [
+        html.escape(row.name), str(row.sites_on), f"{row.trained:,}", html.escape(row.rate), f"{row.quality:.4f}",
+        f"{row.copying:.3f}", *final,
+    ]  # fmt: skip
+    tag = '<tr class="chosen">' if chosen else "<tr>"
+    return tag + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
