@@ -1,9 +1,7 @@
 """A run's folder: its config, its events, and the files by which it is asked to stop or to save."""
 
-import errno
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -13,6 +11,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 
 from training.checkpoint import CheckpointError, SaveError, latest_checkpoint, write_text
+from training.disk import full_disk
 from training.events import Event, Note, Saved
 from training.toml import dump_toml
 from training.trackers import TrackerName, open_trackers
@@ -113,23 +112,13 @@ def _full_disk_is_told(run: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        # safetensors tells the number in words alone
-        number = error.errno if isinstance(error, OSError) else _os_error(str(error))
-        if number not in _FULL:
+        told = full_disk(error)
+        if told is None:
             raise
-        where = f"{error.filename} " if isinstance(error, OSError) and error.filename else ""
         raise SaveError(
-            f"{where}could not be written: {os.strerror(number)}; the last checkpoint is {latest_checkpoint(run)}. "
+            f"{told}; the last checkpoint is {latest_checkpoint(run)}. "
             f"Make space, then go on with `studio resume {run}`"
         ) from error
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _os_error(text: str) -> int | None:
-    match = re.search(r"os error (\d+)", text)
-    return int(match[1]) if match else None
 
 
 def stopper(run: Path, began: float, time_limit_s: float | None) -> Callable[[], str | None]:

@@ -1,7 +1,8 @@
 """What a search chooses from: a mask over named sites, and numbers."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,8 @@ class LogUniform:
 
     def at(self, place: float) -> float:
         """The number at a place of 0..1."""
-        return math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
+        number = math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
+        return min(self.high, max(self.low, number))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,25 @@ class Space:
         mask = torch.randint(2, (len(self.sites),), generator=generator).bool().tolist()
         values = {name: kind.at(float(torch.rand((), generator=generator))) for name, kind in self.numbers.items()}
         return Candidate(mask=tuple(mask), values=values)
+
+    def anchors(self) -> tuple[Candidate, ...]:
+        """No site and every site, each at the middle of the numbers: what any search is compared to."""
+        values = {name: kind.at(0.5) for name, kind in self.numbers.items()}
+        if not self.sites:
+            return ()
+        return tuple(Candidate(mask=(bit,) * len(self.sites), values=values) for bit in (False, True))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is an end to the candidates."""
+        return all(isinstance(kind, Choice) or kind.low == kind.high for kind in self.numbers.values())
+
+    def every(self) -> Iterator[Candidate]:
+        """All candidates of a finite space, one after another."""
+        options = [kind.options if isinstance(kind, Choice) else (kind.low,) for kind in self.numbers.values()]
+        for mask in itertools.product((False, True), repeat=len(self.sites)):
+            for values in itertools.product(*options):
+                yield Candidate(mask=mask, values=dict(zip(self.numbers, values, strict=True)))
 
     def check(self, candidate: Candidate) -> None:
         """Makes sure that a candidate is of this space.

@@ -12,8 +12,8 @@ from training.search.space import Candidate, Space
 class SearchStrategy(abc.ABC):
     """Proposes candidates and is told what came of them. It may be told of candidates that it did not propose.
 
-    All its draws follow from the seed and from what it was told, so a search that goes on elsewhere need only tell it
-    again: nothing of it is saved.
+    All its proposals follow from the seed and from what it was asked and told, in that order. Nothing of it is saved: a
+    search that goes on elsewhere asks and tells it again in the order of its ledger, and it is where it was.
     """
 
     about: ClassVar[str]

@@ -1,8 +1,10 @@
 """What a search knows of one candidate: its number, its folder, and what came of it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from training.search.pareto import Objectives
 from training.search.space import Candidate
@@ -32,6 +34,11 @@ class Point:
         """What the front is made of."""
         return (self.quality, self.copying)
 
+    @property
+    def competes(self) -> bool:
+        """Whether both are numbers: what is not finite is in the ledger, but on no front."""
+        return math.isfinite(self.quality) and math.isfinite(self.copying)
+
 
 Inner = Callable[[Candidate, Path], Iterator[Point]]
 """The inner loop: trains a candidate in a folder of its own and yields every checkpoint, measured.
@@ -39,3 +46,47 @@ Inner = Callable[[Candidate, Path], Iterator[Point]]
 Called again with the same folder it goes on: first it yields again what was measured before, quickly. Closing the
 iterator stops the training.
 """
+
+Why = Literal["anchor", "seed", "strategy", "random", "repeat"]
+"""Where a candidate came from. `random` is drawn where the strategy repeats itself; a `repeat` is no new trial."""
+Outcome = Literal["complete", "stopped", "failed"]
+"""How a trial ended; `stopped` means early."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One candidate and what came of it so far."""
+
+    number: int
+    candidate: Candidate
+    why: Why
+    worker: str
+    """Who trains it, or did so last."""
+    points: tuple[Point, ...] = ()
+    """Its checkpoints, in the order in which they were measured."""
+    outcome: Outcome | None = None
+    """None while it is not finished."""
+    reason: str | None = None
+    """Why it was stopped, or what failed."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder, below the study's."""
+        return f"trial-{self.number}"
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps made, up to the last checkpoint."""
+        return self.points[-1].step if self.points else 0
+
+    @property
+    def seconds(self) -> float:
+        """Of training and measuring, up to the last checkpoint."""
+        return sum(point.train_seconds + point.judge_seconds for point in self.points)
+
+    @property
+    def result(self) -> list[Objectives]:
+        """What a strategy is told: nothing of one that failed, is not finished, or ended in what is no number."""
+        if self.outcome in (None, "failed") or not self.points or not self.points[-1].competes:
+            return []
+        return [point.objectives for point in self.points if point.competes]
