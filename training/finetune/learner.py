@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from training.finetune.families import Clip, Draws, Family, draw
 from training.hashing import file_sha256
 from training.tasks import Task
 
+_TOGETHER = 16
 MEASURED, SAMPLES = 16, 4
 """Samples that a validation measures, and that it makes."""
 
@@ -135,12 +137,22 @@ class FinetuneLearner(nn.Module):
 
         Several levels a sample, or the mean would be one of luck.
         """
-        found = []
-        for number, sample in enumerate(samples):
-            views = [View(sample=sample, caption=sample.caption, seed=number * draws + k) for k in range(draws)]
-            batch = self._batch(views)
-            found.append(self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma).cpu())
-        return torch.stack(found)
+        views = [
+            View(sample=sample, caption=sample.caption, seed=number * draws + k)
+            for number, sample in enumerate(samples)
+            for k in range(draws)
+        ]
+        # those of one shape can go together
+        shapes = [view.sample.bucket for view in views]
+        found: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(shapes):
+            own = [k for k, other in enumerate(shapes) if other == shape]
+            for first in range(0, len(own), _TOGETHER):
+                some = own[first : first + _TOGETHER]
+                batch = self._batch([views[k] for k in some])
+                each = self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma)
+                found |= dict(zip(some, each.float().cpu(), strict=True))
+        return rearrange(torch.stack([found[k] for k in range(len(views))]), "(s d) -> s d", d=draws)
 
     def _make_samples(self, task: Task, samples: Sequence[Sample]) -> None:
         told = [self._told(sample.caption) for sample in samples]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -62,7 +61,7 @@ class InnerTraining:
         self.steps = settings.steps(config.max_train_steps)
         self.bench = Workbench(config)
         self.bench.plan(config)  # a wrong method is told before the data is read
-        self.sites: Sites = find_sites(self.bench.network, settings.sites, settings.always, method=config.method)
+        sites = find_sites(self.bench.network, settings.sites, settings.always, method=config.method)
         _check_options(config, settings.options)
         self.bench.load(cache, device)
         self.setup = Setup(config=config, settings=settings, sites=sites, trained=len(self.bench.samples))
