@@ -129,7 +129,8 @@ class _Worker:
             if not self.replay.has_begun:
                 self._add(header)
                 return
-            there = replace(self.replay.header, budget=header.budget)
+            # a name is a label, or what a database found the study by: folders are renamed
+            there = replace(self.replay.header, budget=header.budget, name=header.name)
             if found := differences(to_json(there), to_json(header)):
                 name, old, new = found[0]
                 raise LedgerError(

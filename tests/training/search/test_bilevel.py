@@ -107,6 +107,11 @@ def test_a_study_goes_on_under_a_larger_budget_only(search, tmp_path):
         search(budget=Budget(trials=4))
 
 
+def test_a_study_whose_folder_has_another_name_now_is_gone_on_with(search):
+    search(budget=Budget(trials=2), name="before")
+    assert len(asked(search(budget=Budget(trials=4), name="after"))) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
