@@ -238,7 +238,8 @@ class _Worker:
 
     def _why_stop(self, trial: Trial) -> str | None:
         header = self.replay.header
-        return why_stop(trial.points, header.limit) if header.early_stop else None
+        # an anchor is there to be compared with, so it goes to its end
+        return why_stop(trial.points, header.limit) if header.early_stop and trial.why != "anchor" else None
 
     def _record(self, entry: Measured | Finished) -> bool:
         """Adds what came of a trial, if it is still this worker's."""
