@@ -38,7 +38,8 @@ MEANINGS: Final = {
 
 LESS: Final = ("kd", "fd", "drift")
 MORE: Final = ("precision", "recall", "coverage", "caption-retrieval", "retrieval")
-"""Which way is better; of the others, as much as real pictures."""
+BACKGROUND: Final = ("kd-real", "nearest-held-out")
+"""Which way is better; of the others, as much as real pictures. A background says nothing of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,9 @@ class Score:
 
     @property
     def better(self) -> str:
-        """Which way is better: less, more or as real."""
-        return "less" if self.name in LESS else "more" if self.name in MORE else "as real"
+        """Which way is better: less, more or as real; empty for a background."""
+        ways = {**dict.fromkeys(LESS, "less"), **dict.fromkeys(MORE, "more"), **dict.fromkeys(BACKGROUND, "")}
+        return ways.get(self.name, "as real")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def _lines(scored: "Scored") -> Iterator[str]:
         if score.floor is not None:
             count = "" if score.floor_samples == score.samples else f", N={score.floor_samples}"
             line += f"  floor {_number(score.floor, score.floor_error)}{count}"
-        yield f"{line:<{width + 50}}  {score.better} is better"
+        yield f"{line:<{width + 50}}  {f'{score.better} is better' if score.better else 'background'}"
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for refused in scored.refused:
         reasons[refused.features, refused.reason].append(refused.name)

@@ -122,7 +122,8 @@ def test_captions_are_looked_up_among_the_samples_by_a_space_that_reads():
 
 
 def test_every_score_has_a_meaning():
-    from training.finetune.measures import LESS, MEANINGS, MORE
+    from training.finetune.measures import BACKGROUND, LESS, MEANINGS, MORE
 
     found, refused = measured(cloud(8, 1), cloud(20, 2), cloud(4, 3))
-    assert {*found, *refused, *LESS, *MORE} <= MEANINGS.keys()
+    assert {*found, *refused, *LESS, *MORE, *BACKGROUND} <= MEANINGS.keys()
+    assert [found[name].better for name in ("kd", "recall", "identity", "kd-real")] == ["less", "more", "as real", ""]
