@@ -56,10 +56,11 @@ class FinetuneLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Batch:
         """Takes samples `first` .. `first + count` of a task's stream; their draws follow from their place in it."""
         views = self._streams[task.name].take(first, count)
-        batch = self._batch(views)
+        batch = self.batch_of(views)
         return replace(batch, draws=replace(batch.draws, seeds=tuple(view.seed for view in views)))
 
-    def _batch(self, views: Sequence[View]) -> Batch:
+    def batch_of(self, views: Sequence[View]) -> Batch:
+        """Encodes views of one bucket and task; nothing varies but what their seeds draw."""
         encoded = _stack([self._encode(view) for view in views], self._device)
         return Batch(
             encoded=encoded, embedded=_stack([self._embed(view.caption) for view in views], self._device),
@@ -138,7 +139,7 @@ class FinetuneLearner(nn.Module):
         found = []
         for number, sample in enumerate(samples):
             views = [View(sample=sample, caption=sample.caption, seed=number * draws + k) for k in range(draws)]
-            batch = self._batch(views)
+            batch = self.batch_of(views)
             found.append(self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma).cpu())
         return torch.stack(found)
 

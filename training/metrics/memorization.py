@@ -18,6 +18,7 @@ from torch import Tensor
 
 Features = Float[Tensor, "n dim"]
 Pictures = Float[Tensor, "n 3 height width"]
+Distances = Float[Tensor, "k"]
 
 
 class TooFewError(ValueError):
@@ -42,7 +43,8 @@ class Rate:
         return self.low > self.background
 
 
-def _rate(hits: int, count: int, background: float) -> Rate:
+def share(hits: int, count: int, background: float) -> Rate:
+    """A share with its interval."""
     low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
     high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
     return Rate(value=hits / count, low=low, high=high, background=background, count=count)
@@ -59,10 +61,19 @@ def copy_rate(generated: Features, trained: Features, held_out: Features, *, qua
     Raises:
         TooFewError: fewer than 1 / quantile held-out pictures, so that the quantile is not between any.
     """
+    return nearer_rate(_nearest(generated, trained), _nearest(held_out, trained), quantile=quantile)
+
+
+def nearer_rate(generated: Distances, held_out: Distances, *, quantile: float = 0.05) -> Rate:
+    """`copy_rate` of distances to the nearest of T, in whatever way they were measured.
+
+    Raises:
+        TooFewError: fewer than 1 / quantile held-out pictures, so that the quantile is not between any.
+    """
     _need(len(held_out), math.ceil(1 / quantile), f"a copy rate at the {quantile:.0%} quantile", "held-out pictures")
     _need(len(generated), 2, "a copy rate", "generated pictures")
-    limit = _nearest(held_out, trained).quantile(quantile)
-    return _rate(int((_nearest(generated, trained) < limit).sum()), len(generated), quantile)
+    limit = held_out.double().quantile(quantile)
+    return share(int((generated.double() < limit).sum()), len(generated), quantile)
 
 
 def _nearest(points: Features, others: Features) -> Float[Tensor, "n"]:
@@ -79,7 +90,7 @@ def neighbour_ratio(generated: Features, trained: Features, *, limit: float = 1 
     """
     _need(len(trained), 2, "a neighbour ratio", "trained pictures")
     first, second = torch.cdist(generated.double(), trained.double()).topk(2, largest=False).values.unbind(1)
-    return _rate(int((first < limit * second).sum()), len(generated), 0.0)
+    return share(int((first < limit * second).sum()), len(generated), 0.0)
 
 
 def tiled_distance(first: Pictures, second: Pictures, *, tiles: int = 4) -> Float[Tensor, "n m"]:
@@ -111,6 +122,14 @@ def cliques(alike: Bool[Tensor, "n n"], least: int) -> list[list[int]]:
             return found
         found.append(sorted(largest))
         graph.remove_nodes_from(largest)
+
+
+def components(alike: Bool[Tensor, "n n"], least: int) -> list[list[int]]:
+    """Groups of `least` or more pictures that chains of alike ones join, for comparison with `cliques`."""
+    import networkx
+
+    found = networkx.connected_components(networkx.from_numpy_array(np.triu(alike.numpy(), 1)))
+    return sorted((sorted(group) for group in found if len(group) >= least), key=len, reverse=True)
 
 
 def data_copying(generated: Features, trained: Features, held_out: Features, *, cells: int = 5, seed: int = 0) -> float:
@@ -189,6 +208,19 @@ def membership(members: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Attac
         true_positive_rate=float((members.double() <= limit).double().mean()),
         members=len(members), others=len(others),
     )  # fmt: skip
+
+
+def difference_interval(
+    first: Float[Tensor, "n"], second: Float[Tensor, "m"], *, rounds: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of mean(first) - mean(second), pictures drawn anew on either side."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def means(values: Tensor) -> Tensor:
+        return values.double()[torch.randint(len(values), (rounds, len(values)), generator=generator)].mean(1)
+
+    low, high = (means(first) - means(second)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def memorization_distance(generated: Features, trained: Features) -> float:
