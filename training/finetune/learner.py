@@ -1,7 +1,7 @@
 """A pipeline's network with pictures, clips and captions: what the training loop calls."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -130,17 +130,18 @@ class FinetuneLearner(nn.Module):
 
     @torch.no_grad()
     def losses_at_fixed_noise(
-        self, samples: Sequence[Sample], task: Task, *, draws: int = 4
+        self, samples: Sequence[Sample], task: Task, *, draws: int = 4, on_sample: Callable[[], None] = lambda: None
     ) -> Float[Tensor, "samples draws"]:
         """The loss of every sample at noise and levels that depend on its place in the list alone.
 
-        Several levels a sample, or the mean would be one of luck.
+        Several levels a sample, or the mean would be one of luck. `on_sample` is called after each.
         """
         found = []
         for number, sample in enumerate(samples):
             views = [View(sample=sample, caption=sample.caption, seed=number * draws + k) for k in range(draws)]
             batch = self.batch_of(views)
             found.append(self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma).cpu())
+            on_sample()
         return torch.stack(found)
 
     def _make_samples(self, task: Task, samples: Sequence[Sample]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from models.loading import resolve_folder
 from training.finetune.cache import Cache
-from training.finetune.config import FinetuneConfig
+from training.finetune.config import DataSet, FinetuneConfig
 from training.finetune.data import Sample, split
 from training.finetune.families import Family, open_family
 from training.finetune.gather import gather
@@ -44,8 +44,11 @@ class OpenedRun:
         return f"{self.config.trigger} {caption}".strip()
 
 
-def open_run(run: Path, device: torch.device | str = "cpu") -> OpenedRun:
+def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | None = None) -> OpenedRun:
     """Opens a run that made pictures of text alone.
+
+    Args:
+        held_out: a folder of more pictures that were not trained.
 
     Raises:
         ValueError: the folder has no finished fine-tuning run, it saw more than text, or its model or pictures are not
@@ -62,7 +65,11 @@ def open_run(run: Path, device: torch.device | str = "cpu") -> OpenedRun:
             "makes of text alone; look at its samples and its loss on fixed noise"
         )
     cache = Cache(config.cache_dir or run / "cache")
-    trained, held_out = split(gather(config, family, cache).samples, config.validation_share)
+    trained, unseen = split(gather(config, family, cache).samples, config.validation_share)
+    if held_out is not None:
+        others = config.model_copy(update={"data": (DataSet(folder=held_out),)})
+        unseen += gather(others, family, cache).samples
+        _refuse_trained(trained, unseen)
     adapter = load_adapter(run / ADAPTER)
     try:
         tuner = apply_adapter(family.network, adapter)
@@ -70,9 +77,17 @@ def open_run(run: Path, device: torch.device | str = "cpu") -> OpenedRun:
         raise ValueError(f"{run / ADAPTER}: {error}") from error
     family.to(torch.device(device))
     return OpenedRun(
-        config=config, family=family, tuner=tuner, cache=cache, trained=_once(trained), held_out=_once(held_out),
+        config=config, family=family, tuner=tuner, cache=cache, trained=_once(trained), held_out=_once(unseen),
         repeats=Counter(sample.piece for sample in trained),
     )  # fmt: skip
+
+
+def _refuse_trained(trained: list[Sample], unseen: list[Sample]) -> None:
+    pieces = {sample.piece: sample for sample in trained}
+    again = [sample for sample in unseen if sample.piece in pieces]
+    if again:
+        first, same = again[0].path, pieces[again[0].piece].path
+        raise ValueError(f"{len(again)} held-out pictures were trained, such as {first}, which is {same}; remove them")
 
 
 def _once(samples: list[Sample]) -> list[Sample]:

@@ -193,6 +193,15 @@ class Attack:
     members: int
     others: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the area (Hanley and McNeil 1982, eq. 2)."""
+        area, n, m = self.auc, self.members, self.others
+        one, two = area / (2 - area), 2 * area**2 / (1 + area)
+        variance = area * (1 - area) + (n - 1) * (one - area**2) + (m - 1) * (two - area**2)
+        reach = 1.96 * math.sqrt(max(variance, 0.0) / (n * m))
+        return max(0.0, area - reach), min(1.0, area + reach)
+
 
 def membership(members: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Attack:
     """An attack by a statistic that is smaller for trained pictures, such as a loss on fixed noise (or PIA's distance).
@@ -251,6 +260,13 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
+
+
+def correlation_interval(correlation: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a rank correlation of `count` pairs, by Fisher's z (Fieller et al. 1957)."""
+    z = math.atanh(max(-0.999999, min(0.999999, correlation)))
+    reach = 1.96 * math.sqrt(1.06 / max(count - 3, 1))
+    return math.tanh(z - reach), math.tanh(z + reach)
 
 
 def worst_pairs(generated: Features, trained: Features, count: int) -> Int[Tensor, "count 2"]:
