@@ -84,10 +84,10 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
 
 def _refuse_trained(trained: list[Sample], unseen: list[Sample]) -> None:
     pieces = {sample.piece: sample for sample in trained}
-    again = [sample for sample in unseen if sample.piece in pieces]
-    if again:
-        first, same = again[0].path, pieces[again[0].piece].path
-        raise ValueError(f"{len(again)} held-out pictures were trained, such as {first}, which is {same}; remove them")
+    pairs = [(sample, pieces[sample.piece]) for sample in unseen if sample.piece in pieces]
+    if pairs:
+        named = "; ".join(f"{one.path} is {other.path}" for one, other in pairs[:5])
+        raise ValueError(f"{len(pairs)} of the held-out pictures were trained: {named}; remove them from that folder")
 
 
 def _once(samples: list[Sample]) -> list[Sample]:
