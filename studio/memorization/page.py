@@ -145,7 +145,8 @@ def _pairs(audit: "Audit") -> str:
         shown.append(
             f'<figure><img src="{_png(pair.made)}" alt="made of: {caption}"> '
             f'<img src="{_png(pair.trained)}" alt="trained picture {file}">'
-            f"<figcaption>{caption}, seed {pair.seed}, distance {pair.distance:.3g}<br>{file}</figcaption></figure>"
+            f"<figcaption>{caption}, seed {pair.seed}, distance {pair.distance:.3g} "
+            f"({escape(pair.space)})<br>{file}</figcaption></figure>"
         )
     told = "Left what the model made, right what it was trained on."
     return f'<p class="soft">{told}</p><div class="pairs">{"".join(shown)}</div>'

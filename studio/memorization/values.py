@@ -42,7 +42,8 @@ def report_values(audit: "Audit") -> dict[str, Any]:
         },
         "leakage": [{"trained": str(one.path), "held_out": str(other.path)} for one, other in twins.leaked],
         "pairs": [
-            {"caption": p.caption, "seed": p.seed, "file": p.file, "distance": p.distance} for p in audit.pairs
+            {"caption": p.caption, "seed": p.seed, "file": p.file, "features": p.space, "distance": p.distance}
+            for p in audit.pairs
         ],
         "distances": {name: list(values) for name, values in audit.distances.items()},
     }  # fmt: skip

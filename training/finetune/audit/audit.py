@@ -4,21 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from pose.media import to_uint8
 from training.finetune.audit.canaries import Canary, canary_figures, find_canaries, score
 from training.finetune.audit.figure import Figure
+from training.finetune.audit.looked import OnProgress, by_caption, look_at
 from training.finetune.audit.near import (
-    Extracted,
     Sets,
-    Tiles,
     feature_figures,
-    nearest_of,
     pixel_figures,
     similarity_figures,
 )
@@ -31,7 +26,7 @@ from training.finetune.audit.network import (
     pia_of,
 )
 from training.finetune.audit.pairs import look_for_twins, refuse_leakage
-from training.finetune.audit.report import Audit, Pair, Risk
+from training.finetune.audit.report import Audit
 from training.finetune.audit.samples import (
     Asked,
     Pictures,
@@ -39,10 +34,9 @@ from training.finetune.audit.samples import (
     ask_each,
     make_pictures,
     real_picture,
-    softened,
     spread,
 )
-from training.finetune.data import Sample
+from training.finetune.audit.shown import find_pairs, find_risks
 from training.finetune.opened import OpenedRun, open_run
 from training.metrics.features import FeatureSpace
 from training.metrics.memorization import TooFewError, tiled_distance
@@ -55,12 +49,9 @@ MOST_HELD_OUT: Final = 1024
 """Held-out pictures that samples are compared with."""
 PER_CANARY: Final = 8
 """Samples of a canary's caption."""
-PAIRS: Final = 12
-"""Pairs that are shown."""
-_AT_ONCE: Final = 32
-
-OnProgress = Callable[[str, int, int], None]
-"""Told the stage, how much of it is done, and of how much."""
+CANARY_DRAWS: Final = 16
+"""Noises at which the loss of a canary is measured."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +92,8 @@ def audit_run(
     twins = look_for_twins(opened)
     if not options.allow_leakage:
         refuse_leakage(twins)
-    canaries = find_canaries(opened)
-    asked = ask_captions(trained, options.samples, options.seeds_per_caption, options.seed)
+    canaries, seeds = find_canaries(opened), options.seeds_per_caption
+    asked = ask_captions(trained, options.samples, seeds, options.seed)
     main = len(asked)
     # canaries are rare among the captions that are asked evenly, so each is asked for itself
     asked += ask_each([canary.sample.caption for canary in canaries for _ in range(PER_CANARY)], asked[-1].seed + 1)
@@ -113,15 +104,15 @@ def audit_run(
 
     made = make_pictures(opened, asked, size, steps=options.steps, on_sample=sampled)
     spaces = [features, *([sscd] if sscd is not None else [])]
-    looked = _look(made, main, trained, held_out, twins.once(trained), spaces, size, on_progress)
+    looked = look_at(made, main, trained, held_out, twins.once(trained), spaces, size, on_progress)
     every, *more = looked.sets
     sets, by_sscd = (replace(some, made=some.made[:main]) for some in (every, more[0] if more else every))
-    groups = made[:main].split(options.seeds_per_caption)
-    by_pixels, extracted = pixel_figures(looked.tiles, groups, _by_caption(held_out, looked.held_pixels, options))
+    groups = made[:main].split(seeds)
+    tiles = replace(looked.tiles, made=looked.tiles.made[:main])
+    by_pixels, extracted = pixel_figures(tiles, groups, by_caption(held_out, looked.held_pixels, seeds))
     by_loss, magnitudes, canaries = _ask_network(opened, canaries, asked, on_progress)
-    canaries = _with_nearest(canaries, every.made[main:], features, size)
-    to_trained, which = nearest_of(every.made, every.trained)
-    unseen, soft = (nearest_of(side, every.trained)[0] for side in (every.held_out, every.blurred))
+    canaries = _with_nearest(canaries, made, main, size)
+    distance, unseen, soft = (torch.cdist(s, every.trained) for s in (every.made, every.held_out, every.blurred))
     return Audit(
         run=str(run), trained=len(trained), held_out=len(held_out), samples=main, steps=options.steps,
         seed=options.seed, space=features.name,
@@ -129,69 +120,14 @@ def audit_run(
             *feature_figures(sets), *by_pixels, *_sscd_figures(by_sscd if more else None, main), *by_loss,
             *canary_figures(canaries),
         ),
-        risks=_risks(opened, asked, to_trained, unseen, extracted, magnitudes, options),
+        risks=find_risks(opened, asked, distance.amin(1), unseen.amin(1), extracted, magnitudes, seeds),
         canaries=tuple(sorted(canaries, key=lambda canary: canary.repeats)), twins=twins,
-        pairs=_pairs(asked, made, to_trained, which, trained, size),
+        pairs=find_pairs(asked, made, {features.name: distance, "pixels": looked.tiles.made}, trained, size),
         distances={
-            "samples": tuple(to_trained[:main].tolist()), "held-out pictures": tuple(unseen.tolist()),
-            "held-out pictures, blurred": tuple(soft.tolist()),
+            "samples": tuple(distance[:main].amin(1).tolist()), "held-out pictures": tuple(unseen.amin(1).tolist()),
+            "held-out pictures, blurred": tuple(soft.amin(1).tolist()),
         },
     )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Looked:
-    """Features and distances of all pictures."""
-
-    sets: tuple[Sets, ...]
-    """In every space; samples of canaries come last among the samples."""
-    held_pixels: Pictures
-    tiles: Tiles
-
-
-def _look(
-    made: Pictures, main: int, trained: Sequence[Sample], held_out: Sequence[Sample], once: tuple[int, ...],
-    spaces: Sequence[FeatureSpace], size: tuple[int, int], on_progress: OnProgress,
-) -> _Looked:  # fmt: skip
-    """Looks at every picture once; of trained ones a few are in memory at a time."""
-    width, height = size
-    held = torch.stack([real_picture(s, size) for s in held_out]) if held_out else torch.zeros(0, 3, height, width)
-    soft = softened(held, made[:main]) if held_out else held
-    known: list[list[Tensor]] = [[] for _ in spaces]
-    made_tiles, held_tiles = [], []
-    for first in range(0, len(trained), _AT_ONCE):
-        part = torch.stack([real_picture(sample, size) for sample in trained[first : first + _AT_ONCE]])
-        for space, found in zip(spaces, known, strict=True):
-            found.append(space(part))
-        made_tiles.append(tiled_distance(made[:main], part))
-        held_tiles.append(tiled_distance(held, part))
-        on_progress("comparing", min(first + _AT_ONCE, len(trained)), len(trained))
-
-    def sets(space: FeatureSpace, found: Tensor) -> Sets:
-        of_made, of_held, of_soft = (
-            space(side) if len(side) else found.new_zeros(0, found.shape[1]) for side in (made, held, soft)
-        )
-        return Sets(
-            space=space.name, made=of_made, trained=found, once=once, held_out=of_held, blurred=of_soft
-        )  # fmt: skip
-
-    return _Looked(
-        sets=tuple(sets(space, torch.cat(found)) for space, found in zip(spaces, known, strict=True)),
-        held_pixels=held, tiles=Tiles(made=torch.cat(made_tiles, 1), held_out=torch.cat(held_tiles, 1)),
-    )  # fmt: skip
-
-
-def _by_caption(held_out: Sequence[Sample], pixels: Pictures, options: AuditOptions) -> list[Tensor]:
-    """Held-out pictures in groups of one caption, in the order in which their tiled distances stand."""
-    size, groups = options.seeds_per_caption, []
-    first = 0
-    while first < len(held_out):
-        last = first + 1
-        while last < min(first + size, len(held_out)) and held_out[last].caption == held_out[first].caption:
-            last += 1
-        groups.append(pixels[first:last])
-        first = last
-    return groups
 
 
 def _sscd_figures(sets: Sets | None, count: int) -> list[Figure]:
@@ -209,107 +145,52 @@ def _ask_network(
     trained, held_out = spread(opened.trained, MOST), spread(opened.held_out, MOST)
     planted = [canary.sample for canary in canaries]
     captions = list(dict.fromkeys(one.caption for one in asked))
-    unrelated = list(opened.family.unrelated)
-    sides = (trained, held_out, planted)
-    total, done = 4 * sum(map(len, sides)) + len(captions) + len(unrelated), 0
+    unrelated = opened.family.unrelated
+    total, done = 4 * len((*trained, *held_out, *planted)) + len(captions) + len(unrelated), 0
 
     def told() -> None:
         nonlocal done
         done += 1
         on_progress("asking the network", done, total)
 
-    now = [losses_of(opened, side, told) if side else torch.zeros(0) for side in sides]
-    with opened.tuner.disabled():
-        before = [losses_of(opened, side, told) if side else torch.zeros(0) for side in sides]
-    figures = loss_figures(now[0], now[1], (before[0], before[1]))
-    canaries = score(canaries, "loss", (before[2] - now[2]).tolist())
+    now, before = _now_and_before(opened, lambda: (losses_of(opened, trained, told), losses_of(opened, held_out, told)))
+    figures = loss_figures(*now, before)
+    # they are few, and of each one number is wanted
+    (mine,), (old,) = _now_and_before(opened, lambda: (losses_of(opened, planted, told, draws=CANARY_DRAWS),))
+    canaries = score(canaries, "loss", (old / mine).log().tolist())
     try:
-        now = [pia_of(opened, side, told) for side in sides]
-        with opened.tuner.disabled():
-            before = [pia_of(opened, side, told) for side in sides]
-        figures += attack_figures("membership-pia", now[0], now[1], (before[0], before[1]))
-        canaries = score(canaries, "pia", (before[2] - now[2]).tolist())
+        now, before = _now_and_before(opened, lambda: (pia_of(opened, trained, told), pia_of(opened, held_out, told)))
+        figures += attack_figures("membership-pia", *now, before)
+        (mine,), (old,) = _now_and_before(opened, lambda: (pia_of(opened, planted, told),))
+        canaries = score(canaries, "pia", (old / mine).log().tolist())
         like = {sample.caption: sample for sample in reversed(opened.trained)}
         magnitudes = {}
-        for caption in captions:
+        for caption in (*captions, *unrelated):
             magnitudes[caption] = magnitude_of(opened, caption, like.get(caption, trained[0]))
-            told()
-        others = []
-        for prompt in unrelated:
-            others.append(magnitude_of(opened, prompt, trained[0]))
             told()
     except ValueError as error:  # the family cannot be asked at a level
         names = ("membership-pia", "membership-pia-tpr", "text-magnitude")
         figures += [Figure(name=n, space="loss", count=0, verdict="not measured", why=str(error)) for n in names]
         return figures, {}, canaries
-    return [*figures, magnitude_figure(list(magnitudes.values()), others)], magnitudes, canaries
+    figures.append(magnitude_figure([magnitudes[c] for c in captions], [magnitudes[c] for c in unrelated]))
+    return figures, magnitudes, canaries
 
 
-def _with_nearest(
-    canaries: list[Canary], made: Float[Tensor, "n dim"], features: FeatureSpace, size: tuple[int, int]
-) -> list[Canary]:
+def _now_and_before(opened: OpenedRun, measure: Callable[[], T]) -> tuple[T, T]:
+    """By the model as the run left it, and without its adapter."""
+    now = measure()
+    with opened.tuner.disabled():
+        return now, measure()
+
+
+def _with_nearest(canaries: list[Canary], made: Pictures, main: int, size: tuple[int, int]) -> list[Canary]:
     """Compares the samples of each canary's caption with the canary itself, which may be held out."""
     if not canaries:
         return canaries
-    pictures = features(torch.stack([real_picture(canary.sample, size) for canary in canaries]))
-    distance = torch.stack(
-        [(own - picture).norm(dim=1).amin() for own, picture in zip(made.split(PER_CANARY), pictures, strict=True)]
-    )
-    return score(canaries, "nearest", (-distance).tolist())
-
-
-def _risks(
-    opened: OpenedRun, asked: Sequence[Asked], to_trained: Tensor, unseen: Tensor, extracted: Extracted,
-    magnitudes: dict[str, float], options: AuditOptions,
-) -> tuple[Risk, ...]:  # fmt: skip
-    """The captions, most at risk first."""
-    captions = list(dict.fromkeys(one.caption for one in asked))
-    pictures = Counter(sample.caption for sample in opened.trained)
-    places: dict[str, list[int]] = {caption: [] for caption in captions}
-    for k, one in enumerate(asked):
-        places[one.caption].append(k)
-    found = {asked[k * options.seeds_per_caption].caption for k, made in enumerate(extracted.by_cliques) if made}
-    nearest = {caption: float(to_trained[places[caption]].min()) for caption in captions}
-    orders = [_order(captions, lambda c: -nearest[c]), _order(captions, lambda c: float(c in found))]
-    if magnitudes:
-        orders.append(_order(captions, lambda c: magnitudes[c]))
-    risks = [
-        Risk(
-            caption=caption, pictures=pictures[caption], magnitude=magnitudes.get(caption),
-            nearest=float((unseen < nearest[caption]).double().mean()) if len(unseen) else None,
-            extracted=caption in found, rank=sum(order[caption] for order in orders) / len(orders),
-        )
-        for caption in captions
-    ]  # fmt: skip
-    return tuple(sorted(risks, key=lambda risk: -risk.rank))
-
-
-def _order(captions: Sequence[str], value: Callable[[str], float]) -> dict[str, float]:
-    """Places of captions by a value, 1 the largest and 0 the least; equals share theirs."""
-    values = {caption: value(caption) for caption in captions}
-    return {
-        caption: (sum(v < own for v in values.values()) + sum(v <= own for v in values.values()) - 1)
-        / (2 * max(1, len(captions) - 1))
-        for caption, own in values.items()
-    }
-
-
-def _pairs(
-    asked: Sequence[Asked], made: Pictures, distance: Tensor, which: Tensor, trained: Sequence[Sample],
-    size: tuple[int, int],
-) -> tuple[Pair, ...]:  # fmt: skip
-    """The nearest samples with what they are nearest to; of one trained picture the nearest one only."""
-    pairs: list[Pair] = []
-    shown: set[int] = set()
-    for k in distance.argsort().tolist():
-        if int(which[k]) in shown or len(pairs) == PAIRS:
-            continue
-        shown.add(int(which[k]))
-        sample = trained[int(which[k])]
-        pairs.append(
-            Pair(
-                caption=asked[k].caption, seed=asked[k].seed, file=str(sample.path), distance=float(distance[k]),
-                made=to_uint8(made[k]).cpu(), trained=to_uint8(real_picture(sample, size)).cpu(),
-            )
-        )  # fmt: skip
-    return tuple(pairs)
+    distance = tiled_distance(made, torch.stack([real_picture(canary.sample, size) for canary in canaries]))
+    values = []
+    for k in range(len(canaries)):
+        own = torch.zeros(len(made), dtype=torch.bool)
+        own[main + k * PER_CANARY : main + (k + 1) * PER_CANARY] = True
+        values.append(float((distance[~own, k].median() / distance[own, k].amin().clamp(min=1e-6)).log()))
+    return score(canaries, "nearest", values)

@@ -15,7 +15,7 @@ from training.metrics.memorization import TooFewError, correlation_interval, ran
 
 LEAST: Final = 4
 """Canaries without which ranks say nothing."""
-SPACES: Final = {"nearest": "features", "loss": "loss", "pia": "loss"}
+SPACES: Final = {"nearest": "pixels", "loss": "loss", "pia": "loss"}
 """The scores, and what they are measured in; of each, more is more memorized."""
 
 
@@ -27,8 +27,9 @@ class Canary:
     repeats: int
     """How often it came in a pass; 0 where it was held out."""
     scores: dict[str, float] = field(default_factory=dict)
-    """nearest: less the distance of the nearest sample of its caption. loss and pia: how much its loss at fixed noise
-    and its PIA distance fell in the run."""
+    """As logarithms of how many times less a number is, since pictures differ in the numbers themselves. nearest: the
+    tiled distance of the nearest sample of its caption, beside samples of other captions. loss and pia: its loss at
+    fixed noise and its PIA distance, beside those before the run."""
 
 
 def find_canaries(opened: OpenedRun) -> list[Canary]:

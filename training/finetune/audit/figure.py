@@ -28,8 +28,8 @@ MEANINGS: Final = {
     "membership-pia-tpr": "share of the trained pictures that PIA tells at 1 % false alarms",
     "text-magnitude": "how much a trained caption changes what the network says (Wen). Reported, not judged",
     "canaries-nearest": "rank correlation of a canary's repeats with how near samples of its caption come",
-    "canaries-loss": "rank correlation of a canary's repeats with how much its loss fell in the run",
-    "canaries-pia": "rank correlation of a canary's repeats with how much its PIA distance fell in the run",
+    "canaries-loss": "rank correlation of a canary's repeats with how far its loss fell in the run",
+    "canaries-pia": "rank correlation of a canary's repeats with how far its PIA distance fell in it",
 }
 """The figures by name."""
 

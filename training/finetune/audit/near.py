@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,6 +28,8 @@ from training.metrics.quality import frechet_distance
 
 TILES_LIMIT: Final = 0.206
 """Carlini's and MemControl's 20 for tiles of 56 px, as a root mean square of 0..1."""
+QUANTILE: Final = 0.05
+"""Share of unseen pictures that are taken for copies."""
 CLIQUE: Final = 3
 """Seeds that must make one picture."""
 TELLS: Final = 3.0
@@ -132,20 +133,26 @@ class Tiles:
 
     made: Float[Tensor, "n trained"]
     held_out: Float[Tensor, "h trained"]
+    blurred: Float[Tensor, "h trained"]
 
     @property
     def limit(self) -> float:
-        """Below it two pictures are one: the usual limit, or less where held-out pictures come as near as that."""
-        nearest = self.held_out.amin(1)
-        return min(TILES_LIMIT, float(nearest.quantile(0.05))) if len(nearest) >= 20 else TILES_LIMIT
+        """Below it two pictures are one: the usual limit, or less where held-out ones, blurred or not, come as near."""
+        if len(self.held_out) < 1 / QUANTILE:
+            return TILES_LIMIT
+        return min(TILES_LIMIT, *(float(s.amin(1).quantile(QUANTILE)) for s in (self.held_out, self.blurred)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extracted:
-    """Which groups of seeds made a trained picture."""
+    """What groups of seeds made."""
 
+    same: tuple[bool, ...]
+    """Several of its seeds made one picture."""
     by_cliques: tuple[bool, ...]
+    """And it was trained."""
     by_components: tuple[bool, ...]
+    """The same of chains of alike pictures."""
 
 
 def pixel_figures(tiles: Tiles, made: Sequence[Tensor], held_out: Sequence[Tensor]) -> tuple[list[Figure], Extracted]:
@@ -167,16 +174,18 @@ def pixel_figures(tiles: Tiles, made: Sequence[Tensor], held_out: Sequence[Tenso
         ("extraction", found.by_cliques, chance.by_cliques),
         ("extraction-components", found.by_components, chance.by_components),
     ):
-        figures.append(attempt(name, "pixels", len(ours), partial(_extraction, name, ours, theirs)))
+        make = partial(_extraction, name, ours, theirs, sum(found.same))
+        figures.append(attempt(name, "pixels", len(ours), make))
     return figures, found
 
 
-def _extraction(name: str, found: Sequence[bool], chance: Sequence[bool]) -> Figure:
+def _extraction(name: str, found: Sequence[bool], chance: Sequence[bool], same: int) -> Figure:
     if not found:
         raise TooFewError(
             f"extraction needs groups of {CLIQUE} seeds of one caption at least; raise --seeds-per-caption"
         )
-    unseen = sum(chance) / len(chance) if chance else 0.0
+    # where seeds make one picture that is none of the trained ones, it is as near to those as unseen ones are
+    unseen = max(sum(chance) / len(chance) if chance else 0.0, QUANTILE * same / len(found))
     figure = of_rate(name, "pixels", share(sum(found), len(found), unseen))
     return figure if name == "extraction" else replace(figure, verdict="reported")
 
@@ -184,19 +193,15 @@ def _extraction(name: str, found: Sequence[bool], chance: Sequence[bool]) -> Fig
 def extract(to_trained: Float[Tensor, "n trained"], groups: Sequence[Tensor], limit: float) -> Extracted:
     """Which groups have `CLIQUE` pictures that are one, and one of these a trained picture."""
     at = 0
-    by_cliques, by_components = [], []
+    same, by_cliques, by_components = [], [], []
     for group in groups:
         own = to_trained[at : at + len(group)].amin(1) < limit
         at += len(group)
         if len(group) < CLIQUE:
             continue
         alike = tiled_distance(group, group) < limit
-        by_cliques.append(any(bool(own[members].any()) for members in cliques(alike, CLIQUE)))
+        groups_of_one = cliques(alike, CLIQUE)
+        same.append(bool(groups_of_one))
+        by_cliques.append(any(bool(own[members].any()) for members in groups_of_one))
         by_components.append(any(bool(own[members].any()) for members in components(alike, CLIQUE)))
-    return Extracted(by_cliques=tuple(by_cliques), by_components=tuple(by_components))
-
-
-def nearest_of(made: Features, trained: Features) -> tuple[Float[Tensor, "n"], Tensor]:
-    """Distance to the nearest trained picture, and which one it is."""
-    found = torch.cdist(made.double(), trained.double()).min(1)
-    return found.values, found.indices
+    return Extracted(same=tuple(same), by_cliques=tuple(by_cliques), by_components=tuple(by_components))

@@ -13,8 +13,8 @@ from training.finetune.families import draw
 from training.finetune.opened import OpenedRun
 from training.metrics.memorization import TooFewError, difference_interval, membership
 
-PIA_LEVEL: Final = 0.3
-"""Where in the schedule PIA asks again."""
+PIA_LEVEL: Final = 0.5
+"""Where in the schedule PIA asks again; of 0.1 to 0.7 the one that ranked canaries best (docs/memorization.md)."""
 LEVELS: Final = (1.0, 0.8, 0.6, 0.4)
 """Where on the way from noise a caption's magnitude is measured."""
 SEEDS: Final = 2
@@ -26,19 +26,21 @@ Told = Callable[[], None]
 
 
 @torch.no_grad()
-def losses_of(opened: OpenedRun, samples: Sequence[Sample], told: Told) -> Losses:
+def losses_of(opened: OpenedRun, samples: Sequence[Sample], told: Told, *, draws: int = 4) -> Losses:
     """The loss of every picture at noise that depends on its place in the list alone."""
+    if not samples:
+        return torch.zeros(0)
     learner = opened.learner
-    return learner.losses_at_fixed_noise(samples, learner.tasks[0], on_sample=told).mean(1)
+    return learner.losses_at_fixed_noise(samples, learner.tasks[0], draws=draws, on_sample=told).mean(1)
 
 
 @torch.no_grad()
 def pia_of(opened: OpenedRun, samples: Sequence[Sample], told: Told) -> Losses:
     """PIA's distance (arXiv 2305.18355, eq. 9), less for trained pictures: ||e(x_t) - e||_4 with e = e(x_0).
 
-    It needs no draws: x_t is the picture with the noise e in it that the network sees in the picture itself. As its
-    normalised form does, e is scaled to the size of true noise, since a network that learned velocities sees hardly
-    any in a clean picture. The norm is a mean over numbers, so sizes of pictures do not count.
+    It needs no draws: x_t is the picture with the noise e in it that the network sees in the picture itself. The norm
+    is a mean over numbers, so that sizes of pictures do not count. The paper's normalised form is not taken: a network
+    that learned velocities sees hardly any noise in a clean picture, and what it sees is not normal.
 
     Raises:
         ValueError: the family's network cannot be asked so.
@@ -48,7 +50,6 @@ def pia_of(opened: OpenedRun, samples: Sequence[Sample], told: Told) -> Losses:
         batch = opened.learner.batch_of([View(sample=sample, caption=sample.caption)])
         ask, clean = opened.family.prediction, batch.encoded["latents"]
         own = ask(batch.encoded, batch.embedded, clean, 0.0).noise
-        own = own * (2 / torch.pi) ** 0.5 / own.abs().mean().clamp(min=1e-6)
         noisy = opened.family.mix(clean, own, PIA_LEVEL)
         again = ask(batch.encoded, batch.embedded, noisy, PIA_LEVEL).noise
         found.append((again - own).pow(4).mean().pow(0.25).cpu())

@@ -36,6 +36,8 @@ class Pair:
     caption: str
     seed: int
     file: str
+    space: str
+    """What they are near in."""
     distance: float
     made: Picture
     trained: Picture
@@ -94,7 +96,10 @@ class Audit:
         if self.copies:
             text = f"This model copies what it was trained on. {_sentence(said)}"
             if extracted.verdict == "copying":
-                text += f" For {extracted.value:.0%} of the captions several seeds make one trained picture."
+                text = (
+                    f"This model copies what it was trained on. Of {extracted.value:.0%} of {extracted.count} captions "
+                    f"several seeds make one and the same picture, a trained one. {_sentence(said)}"
+                )
         elif self.copies is None:
             text = f"Whether this model copies could not be measured: {_sentence(rate.why)}"
         elif rate.verdict == "copying":

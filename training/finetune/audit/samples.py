@@ -81,8 +81,3 @@ def spread(samples: Sequence[Sample], most: int) -> list[Sample]:
     """At most so many, evenly from all."""
     count = min(most, len(samples))
     return [samples[k * len(samples) // count] for k in range(count)]
-
-
-def device_of(opened: OpenedRun) -> torch.device:
-    """Where the network is."""
-    return next(opened.family.network.parameters()).device
