@@ -28,7 +28,8 @@ def card_line(audit: "Audit") -> str:
     if rate.value is None:
         return f"{rate.title} not measured ({rate.why}); see memorization/report.html"
     said = {True: "copies", False: "no copying found", None: "not clear"}[audit.copies]
+    beside = f"{rate.background:.3g} ({rate.background_low:.2g} to {rate.background_high:.2g}) without copying"
     return (
-        f"{rate.title} {rate.value:.3g} (95 % interval {rate.low:.3g} to {rate.high:.3g}; {rate.background:.3g} "
-        f"without copying): {said}; see memorization/report.html"
+        f"{rate.title} {rate.value:.3g} (95 % interval {rate.low:.3g} to {rate.high:.3g}; {beside}): {said}; see "
+        "memorization/report.html"
     )

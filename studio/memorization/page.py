@@ -88,7 +88,7 @@ def _figures(figures: "Sequence[Figure]") -> str:
     rows = [
         (
             f'{escape(f.title)}<br><span class="soft">{escape(f.meaning)}</span>', number(f.value), interval(f),
-            number(f.background), _verdict(f),
+            background(f), _verdict(f),
         )
         for f in known
     ]  # fmt: skip
@@ -105,6 +105,13 @@ def _verdict(figure: "Figure") -> str:
 def number(value: float | None) -> str:
     """Three digits, or a dash."""
     return "–" if value is None else f"{value:.3g}"
+
+
+def background(figure: "Figure") -> str:
+    """The number, and its interval where it has one."""
+    if figure.background_high is None or figure.background_low == figure.background_high:
+        return number(figure.background)
+    return f"{number(figure.background)} ({figure.background_low:.2g} to {figure.background_high:.2g})"
 
 
 def interval(figure: "Figure") -> str:

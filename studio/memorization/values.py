@@ -17,6 +17,7 @@ def figure_values(figure: "Figure") -> dict[str, Any]:
     return {
         "name": figure.title, "figure": figure.name, "features": figure.space, "n": figure.count,
         "value": figure.value, "low": figure.low, "high": figure.high, "background": figure.background,
+        "background_low": figure.background_low, "background_high": figure.background_high,
         "verdict": figure.verdict, "meaning": figure.meaning, "why": figure.why,
     }  # fmt: skip
 

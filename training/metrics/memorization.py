@@ -36,18 +36,43 @@ class Rate:
     background: float
     count: int
     """How many pictures it is a share of."""
+    background_low: float
+    background_high: float
+    """The 95 % interval of the background, which is measured too: of few held-out pictures it is wide."""
+
+    @property
+    def hits(self) -> int:
+        """How many pictures the share is."""
+        return round(self.value * self.count)
 
     @property
     def above_background(self) -> bool:
-        """The interval lies above what there is without copying."""
-        return self.low > self.background
+        """The interval lies above that of what there is without copying."""
+        return self.low > self.background_high
+
+    @property
+    def below_background(self) -> bool:
+        """The interval lies below it."""
+        return self.high < self.background_low
 
 
-def share(hits: int, count: int, background: float) -> Rate:
-    """A share with its interval."""
+def share(hits: int, count: int, background: float, *, background_interval: tuple[float, float] | None = None) -> Rate:
+    """A share with its interval; a background without one is known exactly."""
     low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
     high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
-    return Rate(value=hits / count, low=low, high=high, background=background, count=count)
+    below, above = background_interval or (background, background)
+    return Rate(
+        value=hits / count, low=low, high=high, background=background, count=count, background_low=below,
+        background_high=above,
+    )  # fmt: skip
+
+
+def share_beside(hits: int, count: int, unseen_hits: int, unseen: int) -> Rate:
+    """A share beside the same one of pictures that nobody copied; of none of these the background is 0."""
+    if not unseen:
+        return share(hits, count, 0.0)
+    beside = share(unseen_hits, unseen, 0.0)
+    return share(hits, count, beside.value, background_interval=(beside.low, beside.high))
 
 
 def _need(count: int, least: int, what: str, who: str) -> None:
@@ -72,8 +97,13 @@ def nearer_rate(generated: Distances, held_out: Distances, *, quantile: float = 
     """
     _need(len(held_out), math.ceil(1 / quantile), f"a copy rate at the {quantile:.0%} quantile", "held-out pictures")
     _need(len(generated), 2, "a copy rate", "generated pictures")
-    limit = held_out.double().quantile(quantile)
-    return share(int((generated.double() < limit).sum()), len(generated), quantile)
+    # below the k-th of n draws lies a share of all pictures that is Beta(k, n + 1 - k), with the mean k / (n + 1)
+    n = len(held_out)
+    k = quantile * (n + 1)
+    limit = held_out.double().quantile((k - 1) / (n - 1))
+    low, high = (float(beta.ppf(q, k, n + 1 - k)) for q in (0.025, 0.975))
+    hits = int((generated.double() < limit).sum())
+    return share(hits, len(generated), quantile, background_interval=(low, high))
 
 
 def _nearest(points: Features, others: Features) -> Float[Tensor, "n"]:

@@ -100,15 +100,15 @@ def _open_sscd(weights: Path | None, device: "torch.device") -> "FeatureSpace | 
 
 
 def _say(audit: "Audit", console: Console) -> None:
-    from studio.memorization.page import interval, number
+    from studio.memorization.page import background, interval, number
 
     width = max(len(figure.title) for figure in audit.figures)
-    console.say(f"{'':<{width}}{'value':>9}  {'95 % interval':<20}{'without copying':<17}says")
+    console.say(f"{'':<{width}}{'value':>9}  {'95 % interval':<20}{'without copying':<24}says")
     for figure in audit.figures:
         if figure.value is not None:
             console.say(
                 f"{figure.title:<{width}}{number(figure.value):>9}  {interval(figure):<20}"
-                f"{number(figure.background):<17}{figure.verdict}"
+                f"{background(figure):<24}{figure.verdict}"
             )
     for figure in audit.figures:
         if figure.value is None:

@@ -50,6 +50,9 @@ class Figure:
     """Its 95 % interval, where one is known."""
     background: float | None = None
     """What it is where nothing was copied."""
+    background_low: float | None = None
+    background_high: float | None = None
+    """The 95 % interval of that, where it was measured."""
     verdict: Verdict = "reported"
     why: str = ""
     """Why it could not be measured."""
@@ -74,10 +77,11 @@ def attempt(name: str, space: str, count: int, make: Callable[[], Figure]) -> Fi
 
 
 def of_rate(name: str, space: str, rate: Rate) -> Figure:
-    """A share, which says copying where its interval lies above its background."""
+    """A share, which says copying where its interval lies above that of its background."""
     return Figure(
         name=name, space=space, count=rate.count, value=rate.value, low=rate.low, high=rate.high,
-        background=rate.background, verdict="copying" if rate.above_background else "no copying",
+        background=rate.background, background_low=rate.background_low, background_high=rate.background_high,
+        verdict="copying" if rate.above_background else "no copying",
     )  # fmt: skip
 
 

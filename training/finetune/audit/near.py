@@ -8,7 +8,7 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
-from training.finetune.audit.figure import Figure, Verdict, attempt, of_rate
+from training.finetune.audit.figure import Figure, attempt, of_rate
 from training.metrics.memorization import (
     Features,
     TooFewError,
@@ -22,6 +22,7 @@ from training.metrics.memorization import (
     nearer_rate,
     neighbour_ratio,
     share,
+    share_beside,
     tiled_distance,
 )
 from training.metrics.quality import frechet_distance
@@ -72,8 +73,9 @@ def _copy_rate(name: str, sets: Sets, held_out: Features) -> Figure:
 def _neighbour_ratio(sets: Sets) -> Figure:
     once = sets.trained[list(sets.once)]
     rate = neighbour_ratio(sets.made, once)
-    unseen = neighbour_ratio(sets.held_out, once).value if len(sets.held_out) else 0.0
-    return of_rate("neighbour-ratio", sets.space, share(round(rate.value * rate.count), rate.count, unseen))
+    unseen = neighbour_ratio(sets.held_out, once) if len(sets.held_out) else None
+    beside = (unseen.hits, unseen.count) if unseen else (0, 0)
+    return of_rate("neighbour-ratio", sets.space, share_beside(rate.hits, rate.count, *beside))
 
 
 def _data_copying(sets: Sets) -> Figure:
@@ -85,15 +87,14 @@ def _data_copying(sets: Sets) -> Figure:
 
 
 def _authenticity(sets: Sets) -> Figure:
-    count = len(sets.made)
-    rate = share(round(authenticity(sets.made, sets.trained) * count), count, 0.0)
-    unseen = authenticity(sets.held_out, sets.trained) if len(sets.held_out) else None
+    sides = (sets.made, sets.held_out)
+    hits, unseen = (round(authenticity(side, sets.trained) * len(side)) if len(side) else 0 for side in sides)
+    rate = share_beside(hits, len(sets.made), unseen, len(sets.held_out))
+    figure = of_rate("authenticity", sets.space, rate)
+    if not len(sets.held_out):
+        return replace(figure, background=None, background_low=None, background_high=None, verdict="reported")
     # authentic is what is not copied, so here it is the interval below the background that says copying
-    verdict: Verdict = "reported" if unseen is None else "copying" if rate.high < unseen else "no copying"
-    return Figure(
-        name="authenticity", space=sets.space, count=count, value=rate.value, low=rate.low, high=rate.high,
-        background=unseen, verdict=verdict,
-    )  # fmt: skip
+    return replace(figure, verdict="copying" if rate.below_background else "no copying")
 
 
 def _distance(sets: Sets) -> Figure:
@@ -119,7 +120,7 @@ def similarity_figures(sets: Sets) -> list[Figure]:
     """The figures of SSCD, as DCR reports them, beside those of held-out pictures."""
     made, unseen = ((side @ sets.trained.T).amax(1) for side in (sets.made, sets.held_out))
     known = len(unseen) > 0
-    above = share(int((made > 0.5).sum()), len(made), float((unseen > 0.5).float().mean()) if known else 0.0)
+    above = share_beside(int((made > 0.5).sum()), len(made), int((unseen > 0.5).sum()), len(unseen))
     mean = Figure(
         name="sscd", space=sets.space, count=len(made), value=float(made.mean()),
         background=float(unseen.mean()) if known else None,

@@ -91,8 +91,11 @@ class Audit:
                 f"{rate.value:.0%} of its {rate.count} samples are nearer to a trained picture than all but the "
                 f"nearest 5 % of unseen pictures are; without copying that would be 5 %"
             )
-            if rate.low is not None and rate.high is not None:
-                said += f" (95 % interval {rate.low:.0%} to {rate.high:.0%})"
+            if rate.low is not None and rate.background_low is not None:
+                said += (
+                    f" (95 % intervals {rate.low:.0%} to {rate.high:.0%}, and {rate.background_low:.0%} to "
+                    f"{rate.background_high:.0%})"
+                )
         if self.copies:
             text = f"This model copies what it was trained on. {_sentence(said)}"
             if extracted.verdict == "copying":

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
