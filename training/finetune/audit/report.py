@@ -100,8 +100,9 @@ class Audit:
             text = f"This model copies what it was trained on. {_sentence(said)}"
             if extracted.verdict == "copying":
                 text = (
-                    f"This model copies what it was trained on. Of {extracted.value:.0%} of {extracted.count} captions "
-                    f"several seeds make one and the same picture, a trained one. {_sentence(said)}"
+                    "This model copies what it was trained on. For "
+                    f"{extracted.value:.0%} of the captions that it was asked, {extracted.count} times in all, several "
+                    f"seeds make one and the same picture, a trained one. {_sentence(said)}"
                 )
         elif self.copies is None:
             text = f"Whether this model copies could not be measured: {_sentence(rate.why)}"

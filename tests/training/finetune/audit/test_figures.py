@@ -252,7 +252,11 @@ def audit(**verdicts):
             "This model copies what it was trained on. 30%",
         ),
         ({"copy_rate": "copying"}, False, "blur, not copying"),
-        ({"extraction": "copying"}, True, "Of 30% of 64 captions several seeds make one and the same picture"),
+        (
+            {"extraction": "copying"},
+            True,
+            "For 30% of the captions that it was asked, 64 times in all, several seeds make one",
+        ),
         ({"copy_rate": "not measured", "copy_rate_blurred": "not measured"}, None, "could not be measured: Too few"),
         ({"membership_loss": "copying"}, False, "But it tells trained pictures from unseen ones"),
     ],
