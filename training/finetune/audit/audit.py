@@ -37,6 +37,7 @@ from training.finetune.audit.samples import (
     spread,
 )
 from training.finetune.audit.shown import find_pairs, find_risks
+from training.finetune.families import LevelError
 from training.finetune.opened import OpenedRun, open_run
 from training.metrics.features import FeatureSpace
 from training.metrics.memorization import TooFewError, tiled_distance
@@ -168,7 +169,7 @@ def _ask_network(
         for caption in (*captions, *unrelated):
             magnitudes[caption] = magnitude_of(opened, caption, like.get(caption, trained[0]))
             told()
-    except ValueError as error:  # the family cannot be asked at a level
+    except LevelError as error:
         names = ("membership-pia", "membership-pia-tpr", "text-magnitude")
         figures += [Figure(name=n, space="loss", count=0, verdict="not measured", why=str(error)) for n in names]
         return figures, {}, canaries

@@ -43,7 +43,7 @@ def pia_of(opened: OpenedRun, samples: Sequence[Sample], told: Told) -> Losses:
     that learned velocities sees hardly any noise in a clean picture, and what it sees is not normal.
 
     Raises:
-        ValueError: the family's network cannot be asked so.
+        LevelError: the family's network cannot be asked so.
     """
     found = []
     for sample in samples:

@@ -51,6 +51,10 @@ class Clip:
     """The body in every frame, in px of the frames; where the task wants it."""
 
 
+class LevelError(ValueError):
+    """A network cannot be asked at a noise level."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a network says of noisy latents."""
@@ -166,7 +170,7 @@ class Family(abc.ABC):
         """Latents with noise in them, at a level of 0 (as good as none) to 1 (as good as nothing else).
 
         Raises:
-            ValueError: the kind has no such levels.
+            LevelError: the kind has no such levels.
         """
         raise self._no_levels()
 
@@ -180,12 +184,12 @@ class Family(abc.ABC):
         """What the network says of noisy latents at a level of `mix`, in float32, whatever it is trained to predict.
 
         Raises:
-            ValueError: the kind has no such levels, or its network is never asked at this one.
+            LevelError: the kind has no such levels, or its network is never asked at this one.
         """
         raise self._no_levels()
 
-    def _no_levels(self) -> ValueError:
-        return ValueError(f"{self.about}: its network cannot be asked at one noise level for all of a picture")
+    def _no_levels(self) -> LevelError:
+        return LevelError(f"{self.about}: its network cannot be asked at one noise level for all of a picture")
 
     @abc.abstractmethod
     def sample(

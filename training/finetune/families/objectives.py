@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.flow import add_noise, velocity_loss, velocity_target
-from training.finetune.families.base import Draws, Prediction
+from training.finetune.families.base import Draws, LevelError, Prediction
 
 PREDICTIONS: Final = ("epsilon", "v_prediction", "sample")
 """What a network of the noising kind may predict: the noise, v (arXiv 2202.00512), the clean latents."""
@@ -54,7 +54,7 @@ class Objective(abc.ABC):
         """A level of 0..1 as the network takes it.
 
         Raises:
-            ValueError: the network is never asked there.
+            LevelError: the network is never asked there.
         """
 
     @abc.abstractmethod
@@ -175,7 +175,7 @@ class Flow(Objective):
     def timesteps(self, level: float, count: int) -> Tensor:
         """The level is the sigma."""
         if level < self._lowest:
-            raise ValueError(f"this network is asked at noise levels from {self._lowest:g} on only, not at {level:g}")
+            raise LevelError(f"this network is asked at noise levels from {self._lowest:g} on only, not at {level:g}")
         return torch.full((count,), level * self._steps)
 
     def mix(
