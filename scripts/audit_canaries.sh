@@ -20,7 +20,7 @@ for folder in data held-out; do
     (cd "$out/$folder" && ls -- *.png) > "$out/$folder.txt"
     grep -F -f "$out/$folder.txt" "$xrays/metadata.jsonl" > "$out/$folder/metadata.jsonl"
 done
-[ -e "$out/planted" ] || $studio data plant "$out/data" --output "$out/planted"
+[ -e "$out/planted" ] || $studio data plant "$out/data" --output "$out/planted" --seed 1
 for name in planted data; do
     files=$(wc -l < "$out/$name/metadata.jsonl")
     $studio train --pretrained-model-name-or-path "$base" --train-data-dir "$out/$name" --method full \

@@ -247,13 +247,13 @@ def test_plantings_that_cannot_be_are_refused(words, message, studio, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_chest_x_rays_of_different_people_are_no_leakage(shared_data):
+def test_chest_x_rays_that_differ_are_no_leakage(shared_data):
     from training.finetune.config import DataSet
     from training.finetune.data.likeness import find_twins
     from training.finetune.data.scan import scan
 
     media = scan((DataSet(folder=shared_data / "chest_xray"),)).media
-    # these two show one person, and look the same
+    # these two are one file under two names
     assert {(a.path.name, b.path.name) for a, b in find_twins(media)} <= {
         ("no_finding_0112.png", "no_finding_0162.png")
     }

@@ -58,10 +58,10 @@ def find_pairs(
     asked: Sequence[Asked], made: Pictures, distances: dict[str, Float[Tensor, "n trained"]],
     trained: Sequence[Sample], size: tuple[int, int],
 ) -> tuple[Pair, ...]:  # fmt: skip
-    """The nearest samples by each distance, with what they are nearest to; of one trained picture the nearest only."""
+    """The nearest samples by each distance, with what they are nearest to; by either, of one trained picture the nearest."""
     pairs: list[Pair] = []
-    shown: set[int] = set()
     for place, (space, distance) in enumerate(distances.items(), 1):
+        shown: set[int] = set()
         values, which = distance.min(1)
         for k in values.argsort().tolist():
             if len(pairs) == place * PAIRS or int(which[k]) in shown:
