@@ -14,7 +14,7 @@ from training.finetune.opened import OpenedRun
 from training.metrics.memorization import TooFewError, difference_interval, membership
 
 PIA_LEVEL: Final = 0.5
-"""Where in the schedule PIA asks again; of 0.1 to 0.7 the one that ranked canaries best (docs/memorization.md)."""
+"""Where in the schedule PIA asks again; chosen by canaries, see docs/memorization.md."""
 LEVELS: Final = (1.0, 0.8, 0.6, 0.4)
 """Where on the way from noise a caption's magnitude is measured."""
 SEEDS: Final = 2
