@@ -58,7 +58,7 @@ def find_pairs(
     asked: Sequence[Asked], made: Pictures, distances: dict[str, Float[Tensor, "n trained"]],
     trained: Sequence[Sample], size: tuple[int, int],
 ) -> tuple[Pair, ...]:  # fmt: skip
-    """The nearest samples by each distance, with what they are nearest to; of one trained picture the nearest one only."""
+    """The nearest samples by each distance with what they are nearest to, each trained picture once."""
     pairs: list[Pair] = []
     for place, (space, distance) in enumerate(distances.items(), 1):
         shown: set[int] = set()
