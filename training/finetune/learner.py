@@ -1,7 +1,7 @@
 """A pipeline's network with pictures, clips and captions: what the training loop calls."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,9 +17,10 @@ from training.finetune.families import Clip, Draws, Family, draw
 from training.hashing import file_sha256
 from training.tasks import Task
 
-_TOGETHER = 16
 MEASURED, SAMPLES = 16, 4
 """Samples that a validation measures, and that it makes."""
+_TOGETHER = 4
+"""Samples whose losses are measured in one batch, each at several levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class FinetuneLearner(nn.Module):
         self._streams = {name: Stream([s for s in samples if s.task == name], config) for name in tasks}
         self._held_out = list(held_out)
         # what is encoded depends on the encoders, not on the network between them
-        self._encoders = _fingerprint(family)
+        self._encoders = encoders_hash(family)
         self.samples: list[tuple[str, UInt8[Tensor, "frames height width 3"]]] = []
 
     @property
@@ -58,10 +59,11 @@ class FinetuneLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Batch:
         """Takes samples `first` .. `first + count` of a task's stream; their draws follow from their place in it."""
         views = self._streams[task.name].take(first, count)
-        batch = self._batch(views)
+        batch = self.batch_of(views)
         return replace(batch, draws=replace(batch.draws, seeds=tuple(view.seed for view in views)))
 
-    def _batch(self, views: Sequence[View]) -> Batch:
+    def batch_of(self, views: Sequence[View]) -> Batch:
+        """Encodes views of one bucket and task; nothing varies but what their seeds draw."""
         encoded = _stack([self._encode(view) for view in views], self._device)
         return Batch(
             encoded=encoded, embedded=_stack([self._embed(view.caption) for view in views], self._device),
@@ -131,11 +133,11 @@ class FinetuneLearner(nn.Module):
 
     @torch.no_grad()
     def losses_at_fixed_noise(
-        self, samples: Sequence[Sample], task: Task, *, draws: int = 4
+        self, samples: Sequence[Sample], task: Task, *, draws: int = 4, on_sample: Callable[[], None] = lambda: None
     ) -> Float[Tensor, "samples draws"]:
         """The loss of every sample at noise and levels that depend on its place in the list alone.
 
-        Several levels a sample, or the mean would be one of luck.
+        Several levels a sample, or the mean would be one of luck. `on_sample` is called after each.
         """
         views = [
             View(sample=sample, caption=sample.caption, seed=number * draws + k)
@@ -147,11 +149,13 @@ class FinetuneLearner(nn.Module):
         found: dict[int, Tensor] = {}
         for shape in dict.fromkeys(shapes):
             own = [k for k, other in enumerate(shapes) if other == shape]
-            for first in range(0, len(own), _TOGETHER):
-                some = own[first : first + _TOGETHER]
-                batch = self._batch([views[k] for k in some])
+            for first in range(0, len(own), _TOGETHER * draws):
+                some = own[first : first + _TOGETHER * draws]
+                batch = self.batch_of([views[k] for k in some])
                 each = self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma)
                 found |= dict(zip(some, each.float().cpu(), strict=True))
+                for _ in range(len(some) // draws):
+                    on_sample()
         return rearrange(torch.stack([found[k] for k in range(len(views))]), "(s d) -> s d", d=draws)
 
     def _make_samples(self, task: Task, samples: Sequence[Sample]) -> None:
@@ -172,7 +176,7 @@ def _stack(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str
     return {name: torch.stack([part[name] for part in parts]).to(device) for name in parts[0]}
 
 
-def _fingerprint(family: Family) -> str:
+def encoders_hash(family: Family) -> str:
     """Tells encoders apart: a hash over a few numbers of every tensor that is not the network's."""
     digest = hashlib.sha256()
     for name, part in sorted(family.pipeline.components.items()):

@@ -10,17 +10,11 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.loading import resolve_folder
 from pose.media import to_uint8
-from training.finetune.cache import Cache
-from training.finetune.config import FinetuneConfig
-from training.finetune.data import split
-from training.finetune.families import Family, open_family
-from training.finetune.gather import gather
+from training.finetune.families import Family
 from training.finetune.measures import ENOUGH, Refused, Score, Shown, measure
-from training.finetune.run import ADAPTER, read_finetune
+from training.finetune.opened import open_run
 from training.finetune.seen import middle_picture, sample_features
-from training.methods.adapter import AdapterError, apply_adapter, load_adapter
 from training.metrics.features import FeatureSpace
 
 FIRST_SEED: Final = 1000
@@ -59,42 +53,22 @@ def score_run(
     Raises:
         ValueError: the folder has no finished fine-tuning run, or its model or pictures are not there any more.
     """
-    config = read_finetune(run) if (run / "config.toml").is_file() else None
-    if config is None or not (run / ADAPTER).is_file():
-        raise ValueError(f"{run} holds no finished fine-tuning run ({ADAPTER} is not there); `studio resume {run}`")
-    folder = resolve_folder(config.model)
-    family = open_family(folder)
-    seeing = [task for task in config.tasks(family.tasks) if task in family.conditioned]
-    if seeing:
-        raise ValueError(
-            f"{run} was trained on {' and '.join(seeing)}, which sees more than text, and scores are of what a model "
-            "makes of text alone; look at its samples and its loss on fixed noise"
-        )
-    cache = Cache(config.cache_dir or run / "cache")
-    found = gather(config, family, cache)
-    trained, held_out = split(found.samples, config.validation_share)
-    # neither repeats nor several tasks make a picture count twice
-    trained, held_out = (list({p.piece: p for p in some}.values()) for some in (trained, held_out))
+    opened = open_run(run, device)
+    family, trained, held_out = opened.family, opened.trained, opened.held_out
     real = held_out if len(held_out) >= ENOUGH else [*trained, *held_out]
-    adapter = load_adapter(run / ADAPTER)
-    try:
-        tuner = apply_adapter(family.network, adapter)
-    except AdapterError as error:
-        raise ValueError(f"{run / ADAPTER}: {error}") from error
-    family.to(torch.device(device))
     captions = list(dict.fromkeys(p.caption for p in real))
     asked = [captions[k % len(captions)] for k in range(samples)]
     prompts = tuple(drift_prompts) or family.unrelated
     others = [prompts[k % len(prompts)] for k in range(max(2, samples // 4))]
     size, total = real[0].size, samples + 2 * len(others)
-    made = _make(family, [_told(config, c) for c in asked], size, steps, lambda k: on_sample(k, total))
+    made = _make(family, [opened.told(caption) for caption in asked], size, steps, lambda k: on_sample(k, total))
     now = _make(family, others, size, steps, lambda k: on_sample(samples + k, total))
-    with tuner.disabled():
+    with opened.tuner.disabled():
         before = _make(family, others, size, steps, lambda k: on_sample(samples + len(others) + k, total))
     scores: list[Score] = []
     refused: list[Refused] = []
     for space in features:
-        vectors = sample_features([*trained, *held_out], space, cache).split([len(trained), len(held_out)])
+        vectors = sample_features([*trained, *held_out], space, opened.cache).split([len(trained), len(held_out)])
         seen, unseen = (
             Shown(vectors=part, captions=tuple(p.caption for p in some))
             for part, some in zip(vectors, (trained, held_out), strict=True)
@@ -110,10 +84,6 @@ def score_run(
         samples=tuple(zip(asked, to_uint8(made), strict=True)),
         unrelated=tuple(zip(others, to_uint8(before), to_uint8(now), strict=True)),
     )  # fmt: skip
-
-
-def _told(config: FinetuneConfig, caption: str) -> str:
-    return f"{config.trigger} {caption}".strip()
 
 
 def _make(

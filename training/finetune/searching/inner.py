@@ -67,7 +67,7 @@ class InnerTraining:
         self.setup = Setup(config=config, settings=settings, sites=sites, trained=len(self.bench.samples))
         self._device = device
         self.search_side, self.final_side = _halves(self.bench)
-        self._features = features or LatentSpace(self.bench.family)
+        self._features = features or LatentSpace(self.bench.family, self.bench.samples[0].size)
         self._judge = self._judge_by(self.search_side, settings.samples, FIRST_SEED)
         rate = config.learning_rate or self._usual_rate()
         self.space = Space(sites=tuple(sites.bits), numbers=settings.numbers(rate, config.max_train_steps))
