@@ -1,7 +1,10 @@
 """open_clip models of any architecture, with weights from a file."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.quiet import quiet_loading
 from models.state import load_state, read_state
 
 
@@ -43,8 +45,6 @@ def known_open_clip(model: str) -> None:
     Raises:
         ValueError: it has not; lists those whose names are alike.
     """
-    from difflib import get_close_matches
-
     known = open_clip.list_models()
     if model not in known:
         close = get_close_matches(model, known, n=3, cutoff=0.5)
@@ -62,7 +62,7 @@ def open_clip_from_file(model: str, path: Path, device: torch.device) -> OpenCLI
     state = read_state(path)
     config: dict[str, Any] = open_clip.get_model_config(model)
     try:
-        with quiet_loading():
+        with _no_word_of_random_weights():
             network = open_clip.create_model(model, pretrained=None, pretrained_text=False, load_weights=False)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise ValueError(f"open_clip cannot build {model} from what is on this machine: {error}") from error
@@ -75,3 +75,18 @@ def open_clip_from_file(model: str, path: Path, device: torch.device) -> OpenCLI
         network=network.to(device).eval(), side=side if isinstance(side, int) else side[0],
         mean=tuple(given["mean"]), std=tuple(given["std"]), tokenize=open_clip.get_tokenizer(model) if ours else None,
     )  # fmt: skip
+
+
+@contextmanager
+def _no_word_of_random_weights() -> Iterator[None]:
+    """open_clip warns, through the root logger, of weights that stay random; ours come after it."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)

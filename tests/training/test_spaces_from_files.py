@@ -56,6 +56,11 @@ def test_open_clip_gives_what_the_model_itself_gives(clip, tmp_path, file):
     assert space(PICTURES).shape == (3, 8)
 
 
+def test_nothing_is_said_of_random_weights_where_a_file_is_loaded(clip, tmp_path, caplog):
+    opened(f"open_clip:ViT-tiny-test@{clip[0] / 'tiny.pt'}", tmp_path)
+    assert not caplog.records
+
+
 def test_open_clip_weights_of_another_network_name_the_first_weight_that_does_not_fit(clip, tmp_path):
     _, model = clip
     state = dict(model.state_dict())
@@ -98,6 +103,14 @@ def test_weights_of_an_older_torch_without_counters_are_taken(classifier, tmp_pa
     state = {k: v for k, v in classifier.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "old.pth")
     assert opened(f"torchvision:mobilenet_v3_small@{tmp_path / 'old.pth'}", tmp_path)(PICTURES).shape == (3, 1024)
+
+
+def test_a_classifier_without_a_last_linear_layer_is_refused(tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    save_file(squeezenet1_1().state_dict(), tmp_path / "squeezed.safetensors")
+    with pytest.raises(ValueError, match="squeezenet1_1 has no last linear layer"):
+        opened(f"torchvision:squeezenet1_1@{tmp_path / 'squeezed.safetensors'}", tmp_path)
 
 
 def test_a_space_without_a_text_tower_says_which_ones_have_one(tmp_path):

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.quiet import quiet_loading
 from models.state import load_state, read_state
 from training.metrics.features.space import (
     FEATURES,
@@ -32,8 +31,7 @@ class TorchvisionSpace(FeatureSpace):
         from torchvision.models import get_model, get_model_weights
 
         state = read_state(path)
-        with quiet_loading():
-            network = get_model(model, weights=None)
+        network = get_model(model, weights=None)
         last = next((n for n, part in reversed(list(network.named_modules())) if isinstance(part, nn.Linear)), None)
         if last is None:
             raise ValueError(f"torchvision's {model} has no last linear layer to take features before; take another")
