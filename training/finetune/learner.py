@@ -45,8 +45,8 @@ class FinetuneLearner(nn.Module):
         self.tasks = tuple(Task(name=name, weight=weight) for name, weight in tasks.items())
         self._streams = {name: Stream([s for s in samples if s.task == name], config) for name in tasks}
         self._held_out = list(held_out)
-        # what is encoded depends on the encoders, not on the network between them
-        self._encoders = _fingerprint(family)
+        self.encoders = _fingerprint(family)
+        """What is encoded depends on these, not on the network between them."""
         self.samples: list[tuple[str, UInt8[Tensor, "frames height width 3"]]] = []
 
     @property
@@ -68,7 +68,7 @@ class FinetuneLearner(nn.Module):
         )  # fmt: skip
 
     def _encode(self, view: View) -> dict[str, Tensor]:
-        key, task, posed = f"{self._encoders} {view.key}", view.sample.task, view.sample.keypoints
+        key, task, posed = f"{self.encoders} {view.key}", view.sample.task, view.sample.keypoints
         encoded = self._cache.get(f"latents {key}", lambda: self._family.encode(view.pixels()))
         if task not in self._family.conditioned:
             return encoded
@@ -89,7 +89,7 @@ class FinetuneLearner(nn.Module):
 
     def _embed(self, caption: str) -> dict[str, Tensor]:
         told = self._told(caption) if caption else ""
-        return self._cache.get(f"caption {self._encoders} {told}", lambda: self._family.embed(told))
+        return self._cache.get(f"caption {self.encoders} {told}", lambda: self._family.embed(told))
 
     def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """The family's denoising loss, mean over the batch."""

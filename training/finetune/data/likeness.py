@@ -1,14 +1,14 @@
 """Near-duplicates: a perceptual hash proposes pairs, small pictures decide."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pose.media import iter_video, read_image
-from training.finetune.data.scan import Medium
 
 MOST_BITS: Final = 6
 """Hashes of near-duplicates differ in at most so many of 63 bits."""
@@ -18,7 +18,19 @@ _SIDE: Final = 32
 _ROWS: Final = 512
 
 
-def find_twins(media: Sequence[Medium]) -> Iterator[tuple[Medium, Medium]]:
+class Seen(Protocol):
+    """A file that can be looked at."""
+
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+    @property
+    def video(self) -> bool: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Seen)
+
+
+def find_twins(media: Sequence[S]) -> Iterator[tuple[S, S]]:
     """Pairs that look the same, each file in at most one: the earlier one first. Videos by their first frames."""
     if len(media) < 2:
         return
@@ -45,7 +57,7 @@ def perceptual_hash(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return found
 
 
-def _small(medium: Medium) -> NDArray[np.uint8]:
+def _small(medium: Seen) -> NDArray[np.uint8]:
     frame = next(iter(iter_video(medium.path, max_frames=1))) if medium.video else read_image(medium.path)
     small: NDArray[np.uint8] = cv2.resize(frame.numpy(), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
     return small
