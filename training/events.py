@@ -104,7 +104,8 @@ class Guarded(Event):
     high: float
     """Its 95 % interval."""
     background: float
-    """What it is without copying."""
+    background_high: float
+    """What it is without copying, and the end of that one's 95 % interval."""
     loss_gap: float
     """Loss of held-out pictures less that of trained ones, at the same noise."""
     action: str
@@ -115,8 +116,9 @@ class Guarded(Event):
     def worded(self) -> str:
         """For people, in one line."""
         return (
-            f"copy rate {self.copy_rate:.1%} ({self.low:.1%} to {self.high:.1%}; without copying {self.background:.1%})"
-            f" of {self.samples} samples by {self.features}, loss gap {self.loss_gap:.3g}"
+            f"copy rate {self.copy_rate:.1%} ({self.low:.1%} to {self.high:.1%}; without copying "
+            f"{self.background:.1%}, {self.background_high:.1%} at most) of {self.samples} samples by {self.features}, "
+            f"loss gap {self.loss_gap:.3g}"
         )
 
 

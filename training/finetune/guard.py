@@ -26,6 +26,7 @@ from training.finetune.pairs import Pair, draw_pairs
 from training.finetune.workbench import Workbench
 from training.metrics.features import FeatureSpace, open_features
 from training.metrics.memorization import Rate, copy_rate, worst_pairs
+from training.metrics.softness import blurred, mean_step, softening
 from training.watch import Asked
 
 FIRST_SEED: Final = 3_000_000
@@ -33,8 +34,10 @@ FIRST_SEED: Final = 3_000_000
 _KEPT, _ADAPTER = "guard", "adapter.safetensors"
 _PAIRS: Final = 8
 """Pairs in a picture."""
+_HELD_OUT: Final = 256
+"""Held-out pictures that are compared; more only take longer."""
 _MEASURED: Final = 32
-"""Trained and held-out pictures whose losses are compared."""
+"""Trained and held-out pictures whose losses are compared, and those whose softness is."""
 
 Keep = Callable[[Path, dict[str, str]], None]
 """Writes an adapter of the weights as they are, with notes."""
@@ -86,7 +89,8 @@ class Guard:
         self._views = [View(sample=s, caption=s.caption, mirrored=m) for s in trained for m in mirrors]
         self._space = _open(options.features, bench)
         self._of_trained = self._encode(self._views)
-        self._of_held_out = self._encode([View(sample=s, caption=s.caption) for s in held_out])
+        few = [held_out[k] for k in _spread(len(held_out), min(len(held_out), _HELD_OUT))]
+        self._unseen = [View(sample=s, caption=s.caption) for s in few]
         self._asked = [trained[k] for k in _spread(len(trained), options.samples)]
         some = min(len(trained), len(held_out), _MEASURED)
         self._measured = [[side[k] for k in _spread(len(side), some)] for side in (trained, held_out)]
@@ -95,14 +99,15 @@ class Guard:
         """Measures, draws the nearest pairs, and asks for the action where there are too many copies."""
         with self._bench.learner.measuring():
             made = self._make()
-            found = self._space(torch.stack([self._canvas(picture) for picture in made]))
+            shown = torch.stack([self._canvas(picture) for picture in made])
+            found, unseen = self._space(shown), self._of_held_out(shown)
             gap = self._loss_gap()
-        rate = copy_rate(found, self._of_trained, self._of_held_out, quantile=self._options.quantile)
+        rate = copy_rate(found, self._of_trained, unseen, quantile=self._options.quantile)
         exceeded = rate.low > self._options.limit if self._options.limit is not None else rate.above_background
         path = self._run / "samples" / f"guard-step-{step}.png"
         event = Guarded(
             step=step, features=self._space.name, samples=len(made), copy_rate=rate.value, low=rate.low,
-            high=rate.high, background=rate.background, loss_gap=gap,
+            high=rate.high, background=rate.background, background_high=rate.background_high, loss_gap=gap,
             action=self._options.action if exceeded and step else "none", path=str(path),
         )  # fmt: skip
         draw_pairs(path, self._pairs(made, found, rate), f"step {step}: {event.worded()}")
@@ -177,6 +182,14 @@ class Guard:
         learner = self._bench.learner
         seen, unseen = (float(learner.losses_at_fixed_noise(side, learner.tasks[0]).mean()) for side in self._measured)
         return unseen - seen
+
+    def _of_held_out(self, shown: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "n dim"]:
+        """Features of held-out pictures as soft as the samples, which by that alone are near to all others."""
+        sharp = torch.stack([self._canvas(_middle(view)) for view in self._unseen[:_MEASURED]])
+        sigma = softening(sharp, mean_step(shown))
+        if not sigma:
+            return self._encode(self._unseen)
+        return torch.cat([self._space(blurred(self._canvas(_middle(view))[None], sigma)) for view in self._unseen])
 
     def _encode(self, views: Sequence[View]) -> Float[Tensor, "n dim"]:
         """Features, kept on disk by what they are made of."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 Features = Float[Tensor, "n dim"]
 Pictures = Float[Tensor, "n 3 height width"]
+Distances = Float[Tensor, "k"]
 
 
 class TooFewError(ValueError):
@@ -35,17 +36,43 @@ class Rate:
     background: float
     count: int
     """How many pictures it is a share of."""
+    background_low: float
+    background_high: float
+    """The 95 % interval of the background, which is measured too: of few held-out pictures it is wide."""
+
+    @property
+    def hits(self) -> int:
+        """How many pictures the share is."""
+        return round(self.value * self.count)
 
     @property
     def above_background(self) -> bool:
-        """The interval lies above what there is without copying."""
-        return self.low > self.background
+        """The interval lies above that of what there is without copying."""
+        return self.low > self.background_high
+
+    @property
+    def below_background(self) -> bool:
+        """The interval lies below it."""
+        return self.high < self.background_low
 
 
-def _rate(hits: int, count: int, background: float) -> Rate:
+def share(hits: int, count: int, background: float, *, background_interval: tuple[float, float] | None = None) -> Rate:
+    """A share with its interval; a background without one is known exactly."""
     low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
     high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
-    return Rate(value=hits / count, low=low, high=high, background=background, count=count)
+    below, above = background_interval or (background, background)
+    return Rate(
+        value=hits / count, low=low, high=high, background=background, count=count, background_low=below,
+        background_high=above,
+    )  # fmt: skip
+
+
+def share_beside(hits: int, count: int, unseen_hits: int, unseen: int) -> Rate:
+    """A share beside the same one of pictures that nobody copied; of none of these the background is 0."""
+    if not unseen:
+        return share(hits, count, 0.0)
+    beside = share(unseen_hits, unseen, 0.0)
+    return share(hits, count, beside.value, background_interval=(beside.low, beside.high))
 
 
 def _need(count: int, least: int, what: str, who: str) -> None:
@@ -59,10 +86,24 @@ def copy_rate(generated: Features, trained: Features, held_out: Features, *, qua
     Raises:
         TooFewError: fewer than 1 / quantile held-out pictures, so that the quantile is not between any.
     """
+    return nearer_rate(_nearest(generated, trained), _nearest(held_out, trained), quantile=quantile)
+
+
+def nearer_rate(generated: Distances, held_out: Distances, *, quantile: float = 0.05) -> Rate:
+    """`copy_rate` of distances to the nearest of T, in whatever way they were measured.
+
+    Raises:
+        TooFewError: fewer than 1 / quantile held-out pictures, so that the quantile is not between any.
+    """
     _need(len(held_out), math.ceil(1 / quantile), f"a copy rate at the {quantile:.0%} quantile", "held-out pictures")
     _need(len(generated), 2, "a copy rate", "generated pictures")
-    limit = _nearest(held_out, trained).quantile(quantile)
-    return _rate(int((_nearest(generated, trained) < limit).sum()), len(generated), quantile)
+    # below the k-th of n draws lies a share of all pictures that is Beta(k, n + 1 - k), with the mean k / (n + 1)
+    n = len(held_out)
+    k = quantile * (n + 1)
+    limit = held_out.double().quantile((k - 1) / (n - 1))
+    low, high = (float(beta.ppf(q, k, n + 1 - k)) for q in (0.025, 0.975))
+    hits = int((generated.double() < limit).sum())
+    return share(hits, len(generated), quantile, background_interval=(low, high))
 
 
 def _nearest(points: Features, others: Features) -> Float[Tensor, "n"]:
@@ -79,7 +120,7 @@ def neighbour_ratio(generated: Features, trained: Features, *, limit: float = 1 
     """
     _need(len(trained), 2, "a neighbour ratio", "trained pictures")
     first, second = torch.cdist(generated.double(), trained.double()).topk(2, largest=False).values.unbind(1)
-    return _rate(int((first < limit * second).sum()), len(generated), 0.0)
+    return share(int((first < limit * second).sum()), len(generated), 0.0)
 
 
 def tiled_distance(first: Pictures, second: Pictures, *, tiles: int = 4) -> Float[Tensor, "n m"]:
@@ -111,6 +152,14 @@ def cliques(alike: Bool[Tensor, "n n"], least: int) -> list[list[int]]:
             return found
         found.append(sorted(largest))
         graph.remove_nodes_from(largest)
+
+
+def components(alike: Bool[Tensor, "n n"], least: int) -> list[list[int]]:
+    """Groups of `least` or more pictures that chains of alike ones join, for comparison with `cliques`."""
+    import networkx
+
+    found = networkx.connected_components(networkx.from_numpy_array(np.triu(alike.numpy(), 1)))
+    return sorted((sorted(group) for group in found if len(group) >= least), key=len, reverse=True)
 
 
 def data_copying(generated: Features, trained: Features, held_out: Features, *, cells: int = 5, seed: int = 0) -> float:
@@ -174,6 +223,15 @@ class Attack:
     members: int
     others: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the area (Hanley and McNeil 1982, eq. 2)."""
+        area, n, m = self.auc, self.members, self.others
+        one, two = area / (2 - area), 2 * area**2 / (1 + area)
+        variance = area * (1 - area) + (n - 1) * (one - area**2) + (m - 1) * (two - area**2)
+        reach = 1.96 * math.sqrt(max(variance, 0.0) / (n * m))
+        return max(0.0, area - reach), min(1.0, area + reach)
+
 
 def membership(members: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Attack:
     """An attack by a statistic that is smaller for trained pictures, such as a loss on fixed noise (or PIA's distance).
@@ -189,6 +247,19 @@ def membership(members: Float[Tensor, "n"], others: Float[Tensor, "m"]) -> Attac
         true_positive_rate=float((members.double() <= limit).double().mean()),
         members=len(members), others=len(others),
     )  # fmt: skip
+
+
+def difference_interval(
+    first: Float[Tensor, "n"], second: Float[Tensor, "m"], *, rounds: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of mean(first) - mean(second), pictures drawn anew on either side."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def means(values: Tensor) -> Tensor:
+        return values.double()[torch.randint(len(values), (rounds, len(values)), generator=generator)].mean(1)
+
+    low, high = (means(first) - means(second)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def memorization_distance(generated: Features, trained: Features) -> float:
@@ -219,6 +290,13 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
+
+
+def correlation_interval(correlation: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a rank correlation of `count` pairs, by Fisher's z (Fieller et al. 1957)."""
+    z = math.atanh(max(-0.999999, min(0.999999, correlation)))
+    reach = 1.96 * math.sqrt(1.06 / max(count - 3, 1))
+    return math.tanh(z - reach), math.tanh(z + reach)
 
 
 def worst_pairs(generated: Features, trained: Features, count: int) -> Int[Tensor, "count 2"]:
