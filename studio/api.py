@@ -63,8 +63,8 @@ def animate(
         "model": model, "adapter": adapter, "num_frames": num_frames, "height": height, "width": width, "fit": fit,
         "fps": fps, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
         "prompt_noise": prompt_noise, "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
-        "guidance_before": guidance_before, "scheduler": scheduler, "align": align, "reference_pose": reference_pose, "detector": detector,
-        "person": person, "driving_fps": driving_fps,
+        "guidance_before": guidance_before, "scheduler": scheduler, "align": align,
+        "reference_pose": reference_pose, "detector": detector, "person": person, "driving_fps": driving_fps,
         "audio": audio, "preview": preview, "seed": seed, "device": device, "dtype": dtype,
         "offload": offload, "output": output,
     }  # fmt: skip
@@ -114,7 +114,8 @@ def background(
         "num_frames": num_frames, "height": height, "width": width, "fit": fit, "fps": fps,
         "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "prompt_noise": prompt_noise,
         "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
-        "guidance_before": guidance_before, "scheduler": scheduler, "preview": preview, "seed": seed, "device": device, "dtype": dtype, "offload": offload, "output": output,
+        "guidance_before": guidance_before, "scheduler": scheduler, "preview": preview, "seed": seed, "device": device,
+        "dtype": dtype, "offload": offload, "output": output,
     }  # fmt: skip
     request = make_request(BackgroundRequest, values)
     animation = run_background(request, pipeline=pipeline, on_progress=on_progress, on_note=on_note)
