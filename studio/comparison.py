@@ -145,7 +145,10 @@ class Comparison:
             found = self._do(["evaluate", "quality", str(run), *self._score], run, "scoring")
             if "error" in found:
                 return replace(row, error=found["error"])
-        scores = {s["name"]: s["value"] for s in json.loads((run / SCORES).read_text(encoding="utf-8"))}
+        scores: dict[str, float] = {}
+        for score in json.loads((run / SCORES).read_text(encoding="utf-8")):
+            # a run that was scored in several spaces by hand stands in the table by the first
+            scores.setdefault(score["name"], score["value"])
         return replace(row, scores=scores)
 
     def _config_of(self, variant: Variant) -> Path:

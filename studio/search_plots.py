@@ -19,16 +19,15 @@ def front_plot(study: "Study", rows: "Sequence[Row]", chosen: str | None, path: 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for trial in study.trials():
-        points = [point.objectives for point in trial.points if point.competes]
-        if points:
-            share = sum(trial.candidate.mask) / max(1, len(trial.candidate.mask))
-            axes.plot(*zip(*points, strict=True), color="0.8", linewidth=0.8, zorder=1)
-            drawn = axes.scatter(
-                *zip(*points, strict=True), c=[share] * len(points), cmap="viridis", vmin=0, vmax=1, s=18, zorder=2
-            )
+        across, up = (
+            [getattr(point, name) for point in trial.points if point.competes] for name in ("quality", "copying")
+        )
+        share = sum(trial.candidate.mask) / max(1, len(trial.candidate.mask))
+        axes.plot(across, up, color="0.8", linewidth=0.8, zorder=1)
+        drawn = axes.scatter(across, up, c=[share] * len(up), cmap="viridis", vmin=0, vmax=1, s=18, zorder=2)
     if rows:
-        steps = [(row.quality, row.copying) for row in rows]
-        axes.step(*zip(*steps, strict=True), where="post", color="C3", linewidth=1.5, label="front", zorder=3)
+        across, up = [row.quality for row in rows], [row.copying for row in rows]
+        axes.step(across, up, where="post", color="C3", linewidth=1.5, label="front", zorder=3)
         figure.colorbar(drawn, ax=axes, label="share of the sites that is trained")
     for row in rows:
         bold = "bold" if row.name == chosen else "normal"
@@ -40,7 +39,7 @@ def front_plot(study: "Study", rows: "Sequence[Row]", chosen: str | None, path: 
         axes.axhline(study.header.limit, color="C1", linestyle="--", linewidth=1, label="limit")
     quality, copying = study.header.objectives
     axes.set(xlabel=f"{quality}, less is better", ylabel=f"{copying}, less is better")
-    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_ylim(-0.01, max(2 * _BACKGROUND, 1.05 * axes.get_ylim()[1]))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, format="png", dpi=120)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="module", params=["mini-clip", "efficientnet-lite0"])
+@pytest.fixture(scope="module", params=["mini-clip", "efficientnet-lite0", "pixels"])
 def features(request):
     from studio.weights import mini_folder
     from training.metrics.features import EfficientNetLite, open_features
 
-    if request.param == EfficientNetLite.name and not EfficientNetLite.installed():
+    if request.param == EfficientNetLite.form and not EfficientNetLite.installed():
         pytest.skip("the extra `features` is not installed")
     return open_features(request.param, mini_folder())
 
@@ -35,7 +35,7 @@ def test_alike_pictures_are_nearer_than_unlike_ones(features):
 def test_an_unknown_space_lists_the_known_ones(tmp_path):
     from training.metrics.features import open_features
 
-    with pytest.raises(ValueError, match="known are efficientnet-lite0, mini-clip"):
+    with pytest.raises(ValueError, match="known are efficientnet-lite0, mini-clip, open_clip, pixels, sscd"):
         open_features("inception", tmp_path)
 
 

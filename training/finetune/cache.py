@@ -25,22 +25,27 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def find(self, key: str) -> dict[str, Tensor] | None:
+        """What is stored under the key, for those who make what is missing together."""
+        try:
+            return load_file(self._path(key))
+        except (FileNotFoundError, NotADirectoryError, SafetensorError):
+            return None
+
     def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What is stored under the key, or what `make` gives, which is stored then.
 
         Raises:
             CacheError: it cannot be stored: the disk is full, or the folder is not ours to write.
         """
-        name = hashlib.sha256(key.encode()).hexdigest()
-        path = self._folder / name[:2] / f"{name}.safetensors"
-        try:
-            return load_file(path)
-        except (FileNotFoundError, NotADirectoryError, SafetensorError):
-            pass
+        found = self.find(key)
+        if found is not None:
+            return found
+        path = self._path(key)
         # clones: safetensors refuses tensors that share memory
         made = {n: t.detach().cpu().contiguous().clone() for n, t in make().items()}
         # a name that no other process has, on this machine or another one that shares the folder
-        staged = path.with_name(f".{name}.{uuid.uuid4().hex}.tmp")
+        staged = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(made, staged)
@@ -56,3 +61,7 @@ class Cache:
             if staged.parent.is_dir():
                 staged.unlink(missing_ok=True)
         return made
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self._folder / name[:2] / f"{name}.safetensors"

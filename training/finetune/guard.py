@@ -87,7 +87,7 @@ class Guard:
         self._size = Counter(sample.size for sample in trained).most_common(1)[0][0]
         mirrors = (False, True) if bench.config.flip else (False,)
         self._views = [View(sample=s, caption=s.caption, mirrored=m) for s in trained for m in mirrors]
-        self._space = _open(options.features, bench)
+        self._space = self._open(options.features)
         self._of_trained = self._encode(self._views)
         few = [held_out[k] for k in _spread(len(held_out), min(len(held_out), _HELD_OUT))]
         self._unseen = [View(sample=s, caption=s.caption) for s in few]
@@ -165,6 +165,12 @@ class Guard:
         stop = f"the guard found copies at step {event.step}; the adapter is that of step {kept.seen.step}"
         return Asked(events=said(copies), stop=stop, complete=True)
 
+    def _open(self, name: str) -> FeatureSpace:
+        if name == LATENTS:
+            return LatentSpace(self._bench.family, self._size)
+        device = next(self._bench.network.parameters()).device
+        return open_features(name, resolve_folder("mini"), device=device)
+
     def _make(self) -> list[Float[Tensor, "3 height width"]]:
         """A sample of each caption, in the shape of its picture."""
         config, made = self._bench.config, dict[int, Tensor]()
@@ -193,12 +199,13 @@ class Guard:
 
     def _encode(self, views: Sequence[View]) -> Float[Tensor, "n dim"]:
         """Features, kept on disk by what they are made of."""
-        how = f"guard {self._space.name} {self._bench.learner.encoders} {self._size}"
+        space = self._space
+        how = f"guard {space.name} {space.version} {space.device.type} {self._size}"
         return torch.stack(
             [
                 self._bench.cache.get(
                     f"{how} {view.key}",
-                    lambda view=view: {"features": self._space(self._canvas(_middle(view))[None])[0]},  # type: ignore[misc]
+                    lambda view=view: {"features": space(self._canvas(_middle(view))[None])[0]},  # type: ignore[misc]
                 )["features"]
                 for view in views
             ]
@@ -238,13 +245,6 @@ def _middle(view: View) -> Float[Tensor, "3 height width"]:
     """A picture, or the middle frame of a clip, in 0..1."""
     pixels = view.pixels()
     return pixels[len(pixels) // 2] / 2 + 0.5
-
-
-def _open(name: str, bench: Workbench) -> FeatureSpace:
-    if name == LATENTS:
-        return LatentSpace(bench.family)
-    device = next(bench.network.parameters()).device
-    return open_features(name, resolve_folder("mini"), device=device)
 
 
 def _check_tasks(bench: Workbench) -> None:

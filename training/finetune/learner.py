@@ -1,10 +1,11 @@
 """A pipeline's network with pictures, clips and captions: what the training loop calls."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ from training.tasks import Task
 
 MEASURED, SAMPLES = 16, 4
 """Samples that a validation measures, and that it makes."""
+_TOGETHER = 4
+"""Samples whose losses are measured in one batch, each at several levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,8 @@ class FinetuneLearner(nn.Module):
         self.tasks = tuple(Task(name=name, weight=weight) for name, weight in tasks.items())
         self._streams = {name: Stream([s for s in samples if s.task == name], config) for name in tasks}
         self._held_out = list(held_out)
-        self.encoders = _fingerprint(family)
-        """What is encoded depends on these, not on the network between them."""
+        # what is encoded depends on the encoders, not on the network between them
+        self._encoders = encoders_hash(family)
         self.samples: list[tuple[str, UInt8[Tensor, "frames height width 3"]]] = []
 
     @property
@@ -56,10 +59,11 @@ class FinetuneLearner(nn.Module):
     def batch(self, task: Task, first: int, count: int, generator: torch.Generator) -> Batch:
         """Takes samples `first` .. `first + count` of a task's stream; their draws follow from their place in it."""
         views = self._streams[task.name].take(first, count)
-        batch = self._batch(views)
+        batch = self.batch_of(views)
         return replace(batch, draws=replace(batch.draws, seeds=tuple(view.seed for view in views)))
 
-    def _batch(self, views: Sequence[View]) -> Batch:
+    def batch_of(self, views: Sequence[View]) -> Batch:
+        """Encodes views of one bucket and task; nothing varies but what their seeds draw."""
         encoded = _stack([self._encode(view) for view in views], self._device)
         return Batch(
             encoded=encoded, embedded=_stack([self._embed(view.caption) for view in views], self._device),
@@ -68,7 +72,7 @@ class FinetuneLearner(nn.Module):
         )  # fmt: skip
 
     def _encode(self, view: View) -> dict[str, Tensor]:
-        key, task, posed = f"{self.encoders} {view.key}", view.sample.task, view.sample.keypoints
+        key, task, posed = f"{self._encoders} {view.key}", view.sample.task, view.sample.keypoints
         encoded = self._cache.get(f"latents {key}", lambda: self._family.encode(view.pixels()))
         if task not in self._family.conditioned:
             return encoded
@@ -89,7 +93,7 @@ class FinetuneLearner(nn.Module):
 
     def _embed(self, caption: str) -> dict[str, Tensor]:
         told = self._told(caption) if caption else ""
-        return self._cache.get(f"caption {self.encoders} {told}", lambda: self._family.embed(told))
+        return self._cache.get(f"caption {self._encoders} {told}", lambda: self._family.embed(told))
 
     def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """The family's denoising loss, mean over the batch."""
@@ -129,18 +133,30 @@ class FinetuneLearner(nn.Module):
 
     @torch.no_grad()
     def losses_at_fixed_noise(
-        self, samples: Sequence[Sample], task: Task, *, draws: int = 4
+        self, samples: Sequence[Sample], task: Task, *, draws: int = 4, on_sample: Callable[[], None] = lambda: None
     ) -> Float[Tensor, "samples draws"]:
         """The loss of every sample at noise and levels that depend on its place in the list alone.
 
-        Several levels a sample, or the mean would be one of luck.
+        Several levels a sample, or the mean would be one of luck. `on_sample` is called after each.
         """
-        found = []
-        for number, sample in enumerate(samples):
-            views = [View(sample=sample, caption=sample.caption, seed=number * draws + k) for k in range(draws)]
-            batch = self._batch(views)
-            found.append(self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma).cpu())
-        return torch.stack(found)
+        views = [
+            View(sample=sample, caption=sample.caption, seed=number * draws + k)
+            for number, sample in enumerate(samples)
+            for k in range(draws)
+        ]
+        # those of one shape can go together
+        shapes = [view.sample.bucket for view in views]
+        found: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(shapes):
+            own = [k for k, other in enumerate(shapes) if other == shape]
+            for first in range(0, len(own), _TOGETHER * draws):
+                some = own[first : first + _TOGETHER * draws]
+                batch = self.batch_of([views[k] for k in some])
+                each = self._family.loss(batch.encoded, batch.embedded, batch.draws, self.config.snr_gamma)
+                found |= dict(zip(some, each.float().cpu(), strict=True))
+                for _ in range(len(some) // draws):
+                    on_sample()
+        return rearrange(torch.stack([found[k] for k in range(len(views))]), "(s d) -> s d", d=draws)
 
     def _make_samples(self, task: Task, samples: Sequence[Sample]) -> None:
         told = [self._told(sample.caption) for sample in samples]
@@ -160,7 +176,7 @@ def _stack(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str
     return {name: torch.stack([part[name] for part in parts]).to(device) for name in parts[0]}
 
 
-def _fingerprint(family: Family) -> str:
+def encoders_hash(family: Family) -> str:
     """Tells encoders apart: a hash over a few numbers of every tensor that is not the network's."""
     digest = hashlib.sha256()
     for name, part in sorted(family.pipeline.components.items()):

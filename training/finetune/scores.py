@@ -10,47 +10,15 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.loading import resolve_folder
 from pose.media import to_uint8
-from training.finetune.cache import Cache
-from training.finetune.config import FinetuneConfig
-from training.finetune.data import Sample, load_pixels, split
-from training.finetune.families import Family, open_family
-from training.finetune.gather import gather
-from training.finetune.run import ADAPTER, read_finetune
-from training.methods.adapter import AdapterError, apply_adapter, load_adapter
+from training.finetune.families import Family
+from training.finetune.measures import ENOUGH, Refused, Score, Shown, measure
+from training.finetune.opened import open_run
+from training.finetune.seen import middle_picture, sample_features
 from training.metrics.features import FeatureSpace
-from training.metrics.quality import kernel_distance
 
-ENOUGH: Final = 50
-"""Held-out pictures that samples can be compared to alone; with fewer, all real pictures stand for them."""
 FIRST_SEED: Final = 1000
 """Of the samples that are scored; those that a run makes on the way begin at 0."""
-
-
-MEANINGS: Final = {
-    "kd": f"kernel distance of the samples to the real pictures, held-out ones if there are {ENOUGH}; less is better",
-    "kd-real": "kernel distance of the trained pictures to the held-out ones: what no model gets below",
-    "identity": "mean cosine of a sample to the real pictures of its caption",
-    "retrieval": "share of the samples whose nearest real picture has their caption",
-    "drift": "1 - cosine of what the model makes of unrelated prompts to what it made of them before; less is better",
-    "nearest": "mean cosine of a sample to the nearest trained picture",
-    "nearest-held-out": "the same of held-out pictures: what it is without any copying",
-}
-"""The scores by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One number, with all that its value depends on."""
-
-    name: str
-    """One of `MEANINGS`."""
-    features: str
-    """The space that it was measured in."""
-    samples: int
-    """How many pictures were generated for it."""
-    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +26,9 @@ class Scored:
     """The scores of a run, and pictures to look at."""
 
     scores: tuple[Score, ...]
+    """Of all spaces, in their order."""
+    refused: tuple[Refused, ...]
+    """Scores for which there are too few pictures."""
     real: tuple[tuple[str, UInt8[Tensor, "height width 3"]], ...]
     """Real pictures with their captions."""
     samples: tuple[tuple[str, UInt8[Tensor, "height width 3"]], ...]
@@ -67,113 +38,58 @@ class Scored:
 
 
 def score_run(
-    run: Path, features: FeatureSpace, *, samples: int = 32, drift_prompts: Sequence[str] = (),
-    device: torch.device | str = "cpu", on_sample: Callable[[int, int], None] = lambda done, total: None,
+    run: Path, features: Sequence[FeatureSpace], *, samples: int = 32, drift_prompts: Sequence[str] = (),
+    steps: int | None = None, device: torch.device | str = "cpu",
+    on_sample: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scored:  # fmt: skip
     """Scores a finished fine-tuning run by pictures that it makes of its own captions and of unrelated prompts.
 
     Args:
         samples: pictures of the run's captions, shared among them, and a fourth as many of unrelated prompts.
         drift_prompts: the unrelated prompts; by default the family's.
-        on_sample: told after every generated picture (how many, of how many).
+        steps: denoising steps of every picture, where the model has a choice; by default its own.
+        on_sample: told after some generated pictures (how many, of how many).
 
     Raises:
         ValueError: the folder has no finished fine-tuning run, or its model or pictures are not there any more.
     """
-    config = read_finetune(run) if (run / "config.toml").is_file() else None
-    if config is None or not (run / ADAPTER).is_file():
-        raise ValueError(f"{run} holds no finished fine-tuning run ({ADAPTER} is not there); `studio resume {run}`")
-    folder = resolve_folder(config.model)
-    family = open_family(folder)
-    seeing = [task for task in config.tasks(family.tasks) if task in family.conditioned]
-    if seeing:
-        raise ValueError(
-            f"{run} was trained on {' and '.join(seeing)}, which sees more than text, and scores are of what a model "
-            "makes of text alone; look at its samples and its loss on fixed noise"
-        )
-    found = gather(config, family, Cache(config.cache_dir or run / "cache"))
-    trained, held_out = split(found.samples, config.validation_share)
-    # neither repeats nor several tasks make a picture count twice
-    trained, held_out = (list({p.piece: p for p in some}.values()) for some in (trained, held_out))
+    opened = open_run(run, device)
+    family, trained, held_out = opened.family, opened.trained, opened.held_out
     real = held_out if len(held_out) >= ENOUGH else [*trained, *held_out]
-    adapter = load_adapter(run / ADAPTER)
-    try:
-        tuner = apply_adapter(family.network, adapter)
-    except AdapterError as error:
-        raise ValueError(f"{run / ADAPTER}: {error}") from error
-    family.to(torch.device(device))
     captions = list(dict.fromkeys(p.caption for p in real))
     asked = [captions[k % len(captions)] for k in range(samples)]
     prompts = tuple(drift_prompts) or family.unrelated
     others = [prompts[k % len(prompts)] for k in range(max(2, samples // 4))]
     size, total = real[0].size, samples + 2 * len(others)
-    made = _make(family, [_told(config, c) for c in asked], size, lambda k: on_sample(k, total))
-    now = _make(family, others, size, lambda k: on_sample(samples + k, total))
-    with tuner.disabled():
-        before = _make(family, others, size, lambda k: on_sample(samples + len(others) + k, total))
-    seen = {p.piece: features(_pixels(p))[0] for p in (*trained, *held_out)}
-    scores = compare_features(
-        made=features(made), asked=asked,
-        real=torch.stack([seen[p.piece] for p in real]), captions=[p.caption for p in real],
-        trained=torch.stack([seen[p.piece] for p in trained]),
-        held_out=torch.stack([seen[p.piece] for p in held_out]) if len(held_out) > 1 else None,
-    )  # fmt: skip
-    scores["drift"] = float((1 - (features(now) * features(before)).sum(-1)).mean())
+    made = _make(family, [opened.told(caption) for caption in asked], size, steps, lambda k: on_sample(k, total))
+    now = _make(family, others, size, steps, lambda k: on_sample(samples + k, total))
+    with opened.tuner.disabled():
+        before = _make(family, others, size, steps, lambda k: on_sample(samples + len(others) + k, total))
+    scores: list[Score] = []
+    refused: list[Refused] = []
+    for space in features:
+        vectors = sample_features([*trained, *held_out], space, opened.cache).split([len(trained), len(held_out)])
+        seen, unseen = (
+            Shown(vectors=part, captions=tuple(p.caption for p in some))
+            for part, some in zip(vectors, (trained, held_out), strict=True)
+        )
+        shown = Shown(vectors=space(made), captions=tuple(asked))
+        told, not_told = measure(space, made=shown, trained=seen, held_out=unseen)
+        drift = float((1 - (space(now) * space(before)).sum(-1)).mean())
+        scores += [*told, Score(name="drift", features=space.name, samples=len(others), value=drift)]
+        refused += not_told
     return Scored(
-        scores=tuple(
-            Score(name=name, features=features.name, samples=len(others) if name == "drift" else samples, value=value)
-            for name, value in scores.items()
-        ),
-        real=tuple((p.caption, to_uint8(_pixels(p))[0]) for p in real[:16]),
+        scores=tuple(scores), refused=tuple(refused),
+        real=tuple((p.caption, to_uint8(middle_picture(p))[0]) for p in real[:16]),
         samples=tuple(zip(asked, to_uint8(made), strict=True)),
         unrelated=tuple(zip(others, to_uint8(before), to_uint8(now), strict=True)),
-    )
-
-
-def compare_features(
-    *, made: Float[Tensor, "n dim"], asked: Sequence[str], real: Float[Tensor, "m dim"], captions: Sequence[str],
-    trained: Float[Tensor, "k dim"], held_out: Float[Tensor, "h dim"] | None,
-) -> dict[str, float]:  # fmt: skip
-    """Scores of generated pictures by their features of unit length, by the names of `MEANINGS`.
-
-    Args:
-        asked: the captions that the generated pictures were made of.
-        captions: those of the real ones.
-        trained, held_out: the real ones by whether they were trained on.
-    """
-    alike = made @ real.T
-    same = torch.tensor([[a == c for c in captions] for a in asked])
-    scores = {
-        "kd": kernel_distance(made, real),
-        "identity": float(((alike * same).sum(1) / same.sum(1)).mean()),
-        "nearest": float((made @ trained.T).amax(1).mean()),
-    }
-    if len(set(captions)) > 1:
-        nearest = alike.argmax(1).tolist()
-        scores["retrieval"] = sum(captions[k] == a for k, a in zip(nearest, asked, strict=True)) / len(asked)
-    if held_out is not None and len(trained) > 1:
-        scores["kd-real"] = kernel_distance(trained, held_out)
-        scores["nearest-held-out"] = float((held_out @ trained.T).amax(1).mean())
-    return scores
-
-
-def _told(config: FinetuneConfig, caption: str) -> str:
-    return f"{config.trigger} {caption}".strip()
+    )  # fmt: skip
 
 
 def _make(
-    family: Family, prompts: Sequence[str], size: tuple[int, int], told: Callable[[int], None]
+    family: Family, prompts: Sequence[str], size: tuple[int, int], steps: int | None, told: Callable[[int], None]
 ) -> Float[Tensor, "n 3 height width"]:
     """A picture of each prompt, of a clip its middle frame, in 0..1."""
-    pictures = []
-    for k, prompt in enumerate(prompts):
-        frames = family.sample(prompt, size, seed=FIRST_SEED + k)
-        pictures.append(frames[len(frames) // 2].float() / 255)
-        told(k + 1)
-    return rearrange(torch.stack(pictures), "n h w c -> n c h w")
-
-
-def _pixels(sample: Sample) -> Float[Tensor, "1 3 height width"]:
-    """A picture, or the middle frame of a clip."""
-    pixels = load_pixels(sample)
-    return pixels[len(pixels) // 2, None] / 2 + 0.5
+    seeds = range(FIRST_SEED, FIRST_SEED + len(prompts))
+    made = family.sample_many(prompts, size, seeds, steps=steps, on_sample=told)
+    return rearrange(made.float() / 255, "n h w c -> n c h w")

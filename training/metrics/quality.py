@@ -1,10 +1,15 @@
 """How near a generated video is to the true one, and how near two sets of pictures are."""
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from training.metrics.memorization import TooFewError
 
 Video = Float[Tensor, "frames 3 height width"]
 """RGB in 0..1."""
@@ -86,11 +91,46 @@ def frechet_distance(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim
     return float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * trace)
 
 
+def full_rank_frechet_distance(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim"]) -> float:
+    """The Frechet distance where both covariances can be told: 2 dim + 1 samples a side.
+
+    Raises:
+        TooFewError: a side has fewer, so that the number says more of how many there are than of what they are.
+    """
+    least = 2 * first.shape[1] + 1
+    if min(len(first), len(second)) < least:
+        raise TooFewError(
+            f"a Frechet distance of {first.shape[1]} dimensions needs {least} pictures a side, there are {len(first)} "
+            f"and {len(second)}; use the kernel distance (kd), or a space of fewer dimensions"
+        )
+    return frechet_distance(first, second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number and how far it may be off."""
+
+    value: float
+    error: float | None
+    """One standard error; None where there are too few samples to tell."""
+
+
 def kernel_distance(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim"]) -> float:
     """The squared maximum mean discrepancy of two sets of features, without bias: it may come out below 0.
 
     The kernel is that of KID (arXiv 1801.01401, sec. 4), (x . y + 1)^3, on vectors of unit length, so numbers compare
     within a feature space only. Unlike a Frechet distance it has the same expectation for any number of samples.
+
+    Raises:
+        ValueError: a set has fewer than two samples.
+    """
+    return kernel_estimate(first, second).value
+
+
+def kernel_estimate(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim"]) -> Estimate:
+    """The kernel distance with its standard error by the jackknife, every sample left out once.
+
+    A bootstrap would draw samples twice, and a sample beside itself is what the distance leaves out to be unbiased.
 
     Raises:
         ValueError: a set has fewer than two samples.
@@ -102,11 +142,20 @@ def kernel_distance(first: Float[Tensor, "n dim"], second: Float[Tensor, "m dim"
         return (a @ b.T + 1) ** 3
 
     x, y = (F.normalize(side.double(), dim=-1) for side in (first, second))
-    within = 0.0
-    for side in (x, y):
-        own = kernel(side, side)
-        within += float((own.sum() - own.diagonal().sum()) / (len(side) * (len(side) - 1)))
-    return within - 2 * float(kernel(x, y).mean())
+    across = kernel(x, y)
+    value, variance = -2 * float(across.mean()), 0.0
+    for side, toward in ((x, across.sum(1)), (y, across.sum(0))):
+        n, other = len(side), across.numel() // len(side)
+        own = kernel(side, side).fill_diagonal_(0).sum(1)
+        within = float(own.sum())
+        value += within / (n * (n - 1))
+        if n > 2:
+            # what is left of the distance without each sample, but for terms that all have in common
+            left = (within - 2 * own) / ((n - 1) * (n - 2)) - 2 * (across.sum() - toward) / ((n - 1) * other)
+            variance += (n - 1) * float(left.var(correction=0))
+        else:
+            variance = math.nan
+    return Estimate(value=value, error=None if math.isnan(variance) else math.sqrt(variance))
 
 
 def motion_energy(video: Video, mask: Float[Tensor, "frames 1 height width"]) -> float:

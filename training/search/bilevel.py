@@ -28,6 +28,8 @@ REPEATS: Final = 3
 """Proposals in a row that may be known already, before one is drawn at random instead."""
 FAILURES: Final = 3
 """Trials in a row that may fail in one worker before it gives up."""
+DEATHS: Final = 5
+"""Workers that may die with a trial before it gets to a next checkpoint; then it has failed."""
 
 
 class SearchError(RuntimeError):
@@ -90,8 +92,8 @@ class _Worker:
     def run(self, header: Header) -> Iterator[Entry | Ended]:
         self._begin(header)
         while not isinstance(job := self._next(), Ended):
-            yield from self._told()
             with heartbeat(self.ledger.leases, job.number, self.owner, every_s=self.lease_s / 6):
+                yield from self._told()
                 yield from self._train(job)
             if len(self._failures) >= FAILURES:
                 raise SearchError(
@@ -127,7 +129,8 @@ class _Worker:
             if not self.replay.has_begun:
                 self._add(header)
                 return
-            there = replace(self.replay.header, budget=header.budget)
+            # a name is a label, or what a database found the study by: folders are renamed
+            there = replace(self.replay.header, budget=header.budget, name=header.name)
             if found := differences(to_json(there), to_json(header)):
                 name, old, new = found[0]
                 raise LedgerError(
@@ -148,20 +151,38 @@ class _Worker:
         leases = self.ledger.leases
         with self.ledger.exclusive():
             self._catch_up()
-            trials = self.replay.trials
-            unfinished = [trial for trial in trials if trial.outcome is None]
-            for trial in unfinished:
-                if is_free(leases, trial.number, expiry_s=self.lease_s):
-                    leases.take(trial.number, self.owner)
-                    self._add(Taken(trial=trial.number, worker=self.owner.worker, at=time.time()))
+            trials, running = self.replay.trials, 0
+            for trial in [trial for trial in trials if trial.outcome is None]:
+                if not is_free(leases, trial.number, expiry_s=self.lease_s):
+                    running += 1
+                elif self._take_over(trial):
                     return trials[trial.number]
             chosen = self._choose()
             if isinstance(chosen, str):
-                return Ended(reason=chosen, running=len(unfinished))
+                return Ended(reason=chosen, running=running)
             # the lease first: a trial without one would be anybody's
             leases.take(len(trials), self.owner)
             self._ask(len(trials), *chosen)
             return trials[-1]
+
+    def _take_over(self, trial: Trial) -> bool:
+        """Takes a trial whose worker is gone; gives it up, if it took one worker after another with it."""
+        died = self.ledger.leases.owner(trial.number) is not None
+        self.ledger.leases.take(trial.number, self.owner)
+        self._add(Taken(trial=trial.number, worker=self.owner.worker, died=died, at=time.time()))
+        trial = self.replay.trials[trial.number]
+        if trial.deaths < DEATHS:
+            return True
+        reason = f"its worker died {trial.deaths} times before it got to a next checkpoint: is there enough memory?"
+        self._add(self._finished(trial, "failed", reason))
+        self.ledger.leases.release(trial.number, self.owner)
+        return False
+
+    def _finished(self, trial: Trial, outcome: Outcome, reason: str | None) -> Finished:
+        return Finished(
+            trial=trial.number, outcome=outcome, reason=reason, steps=trial.steps, seconds=trial.seconds,
+            at=time.time(),
+        )  # fmt: skip
 
     def _ask(self, trial: int, candidate: Candidate, why: Why) -> None:
         self._add(Asked(trial=trial, candidate=candidate, why=why, worker=self.owner.worker, at=time.time()))
@@ -209,12 +230,7 @@ class _Worker:
                 trial = self.replay.trials[trial.number]
         outcome: Outcome = "failed" if failure else "stopped" if reason else "complete"
         self._failures = [*self._failures, failure] if failure else []
-        self._record(
-            Finished(
-                trial=trial.number, outcome=outcome, reason=failure or reason, steps=trial.steps,
-                seconds=trial.seconds, at=time.time(),
-            )
-        )  # fmt: skip
+        self._record(self._finished(trial, outcome, failure or reason))
         yield from self._told()
 
     def _points(self, trial: Trial) -> Generator[Point]:
@@ -222,7 +238,8 @@ class _Worker:
 
     def _why_stop(self, trial: Trial) -> str | None:
         header = self.replay.header
-        return why_stop(trial.points, header.limit) if header.early_stop else None
+        # an anchor is there to be compared with, so it goes to its end
+        return why_stop(trial.points, header.limit) if header.early_stop and trial.why != "anchor" else None
 
     def _record(self, entry: Measured | Finished) -> bool:
         """Adds what came of a trial, if it is still this worker's."""

@@ -90,6 +90,8 @@ class Taken:
 
     trial: int
     worker: str
+    died: bool
+    """Whether the one before was killed or lost, instead of stopped."""
     at: float
 
 

@@ -93,10 +93,11 @@ class Replay:
                     Trial(number=entry.trial, candidate=entry.candidate, why=entry.why, worker=entry.worker)
                 )
             case Taken():
-                self.trials[entry.trial] = replace(self._trial(entry.trial), worker=entry.worker)
+                trial = self._trial(entry.trial)
+                self.trials[entry.trial] = replace(trial, worker=entry.worker, deaths=trial.deaths + entry.died)
             case Measured():
                 trial = self._trial(entry.trial)
-                self.trials[entry.trial] = replace(trial, points=(*trial.points, entry.point))
+                self.trials[entry.trial] = replace(trial, points=(*trial.points, entry.point), deaths=0)
             case Finished():
                 trial = replace(self._trial(entry.trial), outcome=entry.outcome, reason=entry.reason)
                 self.trials[entry.trial] = trial

@@ -68,6 +68,8 @@ class Trial:
     """None while it is not finished."""
     reason: str | None = None
     """Why it was stopped, or what failed."""
+    deaths: int = 0
+    """How often a worker died of it, or with it, since its last checkpoint."""
 
     @property
     def folder(self) -> str:

@@ -50,7 +50,7 @@ def run(request: CompareRequest, console: Console) -> Result:
     from studio.comparison import Comparison, Variant, numbers, parse_methods
     from training.finetune.config import FinetuneConfig, read_config
     from training.methods import METHODS
-    from training.metrics.features import FEATURES, default_features
+    from training.metrics.features import check_features, default_features
 
     if not request.config.is_file():
         raise RequestError(f"CONFIG {request.config}: no such file")
@@ -63,7 +63,7 @@ def run(request: CompareRequest, console: Console) -> Result:
     shares = numbers("--trainable-shares", request.trainable_shares) if request.trainable_shares else []
     rates = numbers("--learning-rates", request.learning_rates) if request.learning_rates else []
     features = request.features or default_features()
-    FEATURES[features]  # a wrong name is told before anything is trained
+    check_features(features)  # a wrong name is told before anything is trained
 
     def told(name: str, share: float) -> None:
         console.progress(Progress(stage=name, done=round(100 * share), total=100, unit="%"))
@@ -123,7 +123,7 @@ def _say(row: "Row", console: Console) -> None:
 _COLUMNS = {
     "trainable_parameters": ("trained", "{:,}"), "learning_rate": ("rate", "{:.2g}"), "loss": ("loss", "{:.4f}"),
     "kd": ("KD", "{:.4f}"), "identity": ("identity", "{:.3f}"), "retrieval": ("retrieval", "{:.2f}"),
-    "drift": ("drift", "{:.3f}"), "nearest": ("nearest", "{:.3f}"),
+    "coverage": ("coverage", "{:.2f}"), "drift": ("drift", "{:.3f}"), "nearest": ("nearest", "{:.3f}"),
     "seconds_per_step": ("s/step", "{:.3f}"),
     "peak_memory_bytes": ("peak MiB", "{:.0f}"), "adapter_bytes": ("adapter kB", "{:,.0f}"),
 }  # fmt: skip

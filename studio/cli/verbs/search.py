@@ -64,7 +64,7 @@ class SearchShowRequest(Request):
     write: Path | None = None
     """Writes the recommended run as a TOML file for `studio train`."""
     pictures: Annotated[int, Field(ge=1)] | None = None
-    """With --write: pictures of the new data; copies come after steps in proportion to them, so the steps are scaled."""
+    """With --write: pictures of the new data; copies come later in proportion to them, so the steps are scaled."""
 
 
 DEFAULT_TRIALS = 12

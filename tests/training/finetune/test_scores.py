@@ -1,35 +1,6 @@
 """What a finished run is scored by."""
 
 import pytest
-import torch
-
-AXES = torch.eye(4)
-
-
-def compared(made, asked, **more):
-    from training.finetune.scores import compare_features
-
-    given = {"real": AXES[:2], "captions": ["a cat", "a dog"], "trained": AXES[:2], "held_out": None, **more}
-    return compare_features(made=torch.stack(made), asked=asked, **given)
-
-
-def test_what_shows_its_caption_is_found_again_and_what_does_not_is_not():
-    right = compared([AXES[0], AXES[1]], ["a cat", "a dog"])
-    wrong = compared([AXES[1], AXES[0]], ["a cat", "a dog"])
-    assert (right["retrieval"], right["identity"]) == (1, 1)
-    assert (wrong["retrieval"], wrong["identity"]) == (0, 0)
-    assert right["nearest"] == wrong["nearest"] == 1
-
-
-def test_with_one_caption_there_is_nothing_to_retrieve():
-    assert "retrieval" not in compared([AXES[0], AXES[1]], ["a cat"] * 2, captions=["a cat"] * 2)
-
-
-def test_held_out_pictures_give_the_background_of_copying():
-    half = torch.stack([AXES[0] + AXES[2], AXES[1] + AXES[3]]) / 2**0.5
-    found = compared([AXES[0], AXES[1]], ["a cat", "a dog"], real=half, held_out=half)
-    assert found["nearest"] == 1 and found["nearest-held-out"] == pytest.approx(2**-0.5)
-    assert found["identity"] == pytest.approx(2**-0.5)
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +30,36 @@ def features():
     from studio.weights import mini_folder
     from training.metrics.features import open_features
 
-    return open_features("mini-clip", mini_folder())
+    return [open_features(name, mini_folder()) for name in ("mini-clip", "pixels")]
 
 
-def test_a_run_is_scored_and_what_was_trained_hard_drifts(run, features):
-    from training.finetune.scores import MEANINGS, score_run
+def test_a_run_is_scored_in_every_space_and_what_was_trained_hard_drifts(run, features):
+    from training.finetune.measures import MEANINGS
+    from training.finetune.scores import score_run
 
     told = []
     found = score_run(run, features, samples=6, device="cpu", on_sample=lambda done, total: told.append((done, total)))
-    names = {score.name: score for score in found.scores}
-    assert names.keys() == {"kd", "identity", "nearest", "retrieval", "drift"} <= MEANINGS.keys()
-    assert names["kd"].samples == 6 and names["kd"].features == "mini-clip"
-    assert names["drift"].value > 1e-3
-    assert told == [(k + 1, 10) for k in range(10)]
+    first, second = ({s.name: s for s in found.scores if s.features == space.name} for space in features)
+    assert first.keys() == {"kd", "vendi", "caption-retrieval", "identity", "nearest", "retrieval", "drift"}
+    assert first.keys() - second.keys() == {"caption-retrieval"} and first.keys() <= MEANINGS.keys()
+    assert first["kd"].samples == 6 and first["kd"].label == "kd(mini-clip, N=6)"
+    assert first["drift"].value > 1e-3
+    assert {(one.name, one.features) for one in found.refused} == {
+        (name, space.name) for name in ("fd", "precision", "recall", "density", "coverage") for space in features
+    }
+    assert told == [(6, 10), (8, 10), (10, 10)]
     assert [caption for caption, _ in found.samples] == ["blue", "red"] * 3
     assert any((before != now).any() for _, before, now in found.unrelated)
 
 
-def test_scoring_twice_gives_the_same_numbers(run, features):
+def test_scoring_twice_gives_the_same_numbers_and_other_steps_give_others(run, features):
     from training.finetune.scores import score_run
 
-    first, second = (score_run(run, features, samples=4, device="cpu").scores for _ in range(2))
+    first, second, quick = (
+        score_run(run, features, samples=4, steps=steps, device="cpu").scores for steps in (None, None, 1)
+    )
     assert first == second
+    assert first != quick
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path, features):

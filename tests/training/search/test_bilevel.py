@@ -3,11 +3,14 @@
 import itertools
 import json
 import math
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from training.search.entries import Asked, Budget, Extended, Finished, LedgerError, Measured
+from training.search.entries import Asked, Budget, Extended, Finished, LedgerError, Measured, Taken
+from training.search.leases import this_worker
+from training.search.ledger import open_ledger
 from training.search.space import Candidate, Choice, Space
 from training.search.study import open_study
 
@@ -91,6 +94,7 @@ def test_a_budget_of_steps_counts_what_stopped_trials_made(search, tmp_path):
     entries = search(budget=Budget(steps=250, steps_each=50))
     study = open_study(tmp_path / "study")
     assert any(trial.outcome == "stopped" for trial in study.trials())
+    assert [trial.outcome for trial in study.trials()[:2]] == ["complete", "complete"]
     assert 200 < study.spent().steps <= 250
     assert "a trial needs 50" in entries[-1].reason
 
@@ -102,6 +106,11 @@ def test_a_study_goes_on_under_a_larger_budget_only(search, tmp_path):
     assert open_study(tmp_path / "study").budget == Budget(trials=6)
     with pytest.raises(LedgerError, match="budget of 6 trials, not 4 trials"):
         search(budget=Budget(trials=4))
+
+
+def test_a_study_whose_folder_has_another_name_now_is_gone_on_with(search):
+    search(budget=Budget(trials=2), name="before")
+    assert len(asked(search(budget=Budget(trials=4), name="after"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -222,7 +231,31 @@ def test_a_trial_that_another_worker_has_taken_over_is_left_to_it(toy, tmp_path)
     assert any(isinstance(entry, Finished) and entry.trial == 0 for entry in others)
     (ended,) = list(sleeper)
     assert ended.running == 0
-    assert [len(trial.points) for trial in open_study(study).trials()] == [5, 4, 4]
+    assert [len(trial.points) for trial in open_study(study).trials()] == [5, 5, 4]
+
+
+def test_a_trial_that_takes_worker_after_worker_with_it_has_failed(search, toy, tmp_path):
+    """As one does that needs more memory than there is, for which the system kills."""
+    from training.search.bilevel import DEATHS, bilevel
+
+    def until_the_first(kind):
+        events = bilevel(tmp_path / "study", toy.header(), toy.inner)
+        next(entry for entry in events if isinstance(entry, kind))
+        events.close()
+
+    until_the_first(Asked)
+    # one that is stopped does not die
+    for _ in range(DEATHS):
+        until_the_first(Taken)
+    for _ in range(DEATHS):
+        with closing(open_ledger(tmp_path / "study")) as ledger, ledger.exclusive():
+            ledger.leases.take(0, replace(this_worker(), born="1"))
+        assert open_study(tmp_path / "study").trials()[0].outcome is None
+        until_the_first(Taken)
+    search()
+    study = open_study(tmp_path / "study")
+    assert study.trials()[0].outcome == "failed" and "enough memory" in study.trials()[0].reason
+    assert study.spent().finished == 12 and study.spent().failed == 1
 
 
 def test_what_has_no_study_says_so(tmp_path):

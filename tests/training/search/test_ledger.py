@@ -28,7 +28,7 @@ def test_entries_come_back_exactly(toy):
     entries = [
         toy.header(space=space, budget=Budget(steps=5, steps_each=2), limit=0.1, fingerprint={"data": "x"}),
         asked(),
-        Taken(trial=0, worker="v", at=2.5),
+        Taken(trial=0, worker="v", died=True, at=2.5),
         Measured(trial=0, point=point),
         Finished(trial=0, outcome="complete", steps=3, seconds=0.5, at=3.0),
     ]

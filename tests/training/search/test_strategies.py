@@ -64,13 +64,29 @@ def test_what_another_trained_or_what_failed_can_be_told(name):
     space().check(searcher.ask())
 
 
-def test_the_default_begins_with_few_sites_and_grows():
-    searcher = strategy("memcontrol-2")
-    found = [searcher.ask() for _ in range(8)]
-    assert [sum(c.mask) for c in found] == [1, 1, 1, 1, 2, 2, 3, 5]
-    assert len({c.key for c in found}) == 8
-    rates = [c.values["learning_rate"] for c in found]
-    assert rates[0] < 1e-4 < rates[1]
+def test_the_default_goes_through_all_capacities_first():
+    found = {}
+    for seed in (0, 1):
+        searcher = strategy("memcontrol-2", seed)
+        found[seed] = [searcher.ask() for _ in range(8)]
+    for candidates in found.values():
+        assert sorted(sum(c.mask) for c in candidates) == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert len({c.values["learning_rate"] for c in candidates}) == 8
+    assert [sum(c.mask) for c in found[0]] != [sum(c.mask) for c in found[1]]
+
+
+def test_the_default_learns_from_every_checkpoint():
+    """Two that differ before their end alone lead to other proposals."""
+    proposals = []
+    for early in (0.5, 5.0):
+        searcher = strategy("memcontrol-2")
+        for _ in range(20):
+            candidate = searcher.ask()
+            best = early if candidate.mask[0] else 5.5 - early
+            searcher.tell(candidate, [(best, best), (9.0, 1.0)])
+        proposals.append([candidate.mask[0] for candidate in (searcher.ask() for _ in range(12))])
+    # the first bit is good at the first checkpoint, or bad
+    assert sum(proposals[0]) > sum(proposals[1]) + 2
 
 
 def test_the_default_proposes_nothing_twice_while_there_is_something_else():

@@ -57,9 +57,9 @@ def test_workers_that_are_killed_again_and_again_leave_the_ledger_of_one_that_ne
     processes, storage, tmp_path, toy
 ):
     times = 24 if storage is None else 6
-    killed = processes("kill_often", tmp_path / "killed", storage, times=times, pause_s=0.02)
+    killed = processes("kill_often", tmp_path / "killed", storage, times=times, pause_s=0.04)
     processes("work", tmp_path / "straight", None)
-    assert killed["amid"] >= times * 5 // 6, killed
+    assert killed["amid"] >= min(times, 20), killed
     found = entries(tmp_path / "killed", storage)
     assert killed["reached"] > times // 2 and any(isinstance(entry, Taken) for entry in found)
     assert without_workers(found) == without_workers(entries(tmp_path / "straight", None))

@@ -26,6 +26,7 @@ from training.search.trial import Point
 
 STEPS = (10, 20, 30, 40, 50)
 LIFE_S = 60
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def space():
@@ -100,10 +101,12 @@ def kill_often(folder, storage, times, pause_s, workers):
     for number in range(times):
         before = count(folder, storage)
         children = [begin(folder, storage, pause_s) for _ in range(workers)]
-        until = time.monotonic() + (draw.uniform(0.01, 0.2) if number % 2 else LIFE_S)
-        wanted = before + draw.randint(1, 3)
+        until = time.monotonic() + (draw.uniform(0.01, 0.1) if number % 2 else LIFE_S)
+        wanted = before + workers + draw.randint(1, 2)
         while time.monotonic() < until and (number % 2 or count(folder, storage) < wanted):
             time.sleep(draw.uniform(0, 0.004))
+            if all(os.waitid(os.P_PID, child, ENDED) for child in children):
+                break
         for child in children:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
@@ -148,7 +151,7 @@ def add(folder, storage, workers, times, **_):
             with closing(open_ledger(folder, storage, study="toy")) as ledger:
                 for _ in range(times):
                     with ledger.exclusive():
-                        ledger.append(Taken(trial=len(ledger.read()[0]), worker="w", at=0.0))
+                        ledger.append(Taken(trial=len(ledger.read()[0]), worker="w", died=True, at=0.0))
             os._exit(0)
     wait(*children)
     return {}

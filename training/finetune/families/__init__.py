@@ -10,13 +10,15 @@ from training.finetune.families import (
     stable_diffusion_xl,
     wan,
 )
-from training.finetune.families.base import FAMILIES, Clip, Draws, Family, draw, open_family
+from training.finetune.families.base import FAMILIES, Clip, Draws, Family, LevelError, Prediction, draw, open_family
 
 __all__ = [
     "FAMILIES",
     "Clip",
     "Draws",
     "Family",
+    "LevelError",
+    "Prediction",
     "animator",
     "dit",
     "draw",

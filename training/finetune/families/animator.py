@@ -14,13 +14,14 @@ from models.clip import OpenCLIPVisionEncoder
 from models.codecs import decode_latents, encode_latents, num_latent_frames, reference_latents
 from models.conditioning import Conditioning, encode_image, encode_prompts, predict_velocity
 from models.dit import AnimateXTransformer3DModel
-from models.flow import add_noise, shift_sigmas, velocity_target
+from models.flow import NUM_TRAIN_TIMESTEPS, add_noise, shift_sigmas, velocity_target
 from pose.augment import augment_poses
 from pose.media import to_uint8
 from pose.sequence import PoseSequence
 from training.conditions import BENT, BODIES, DropRates, draw_skeletons, drawn_bodies, leave_out, with_poses
 from training.finetune.data.buckets import Wanted
-from training.finetune.families.base import FAMILIES, Clip, Draws, Family
+from training.finetune.families.base import FAMILIES, Clip, Draws, Family, Prediction
+from training.finetune.families.objectives import flow_prediction
 
 STEPS, GUIDANCE = 20, 2.0
 """Of a sample."""
@@ -131,6 +132,24 @@ class Animator(Family):
             told = self._told(encoded, embedded["tokens"], draws.seeds)
         velocity = predict_velocity(self.network, add_noise(latents, noise, sigmas), sigmas * 1000, told)
         return F.mse_loss(velocity.float(), velocity_target(latents, noise), reduction="none").flatten(1).mean(1)
+
+    def mix(
+        self, clean: Float[Tensor, "batch ..."], noise: Float[Tensor, "batch ..."], level: float
+    ) -> Float[Tensor, "batch ..."]:
+        """On the straight line between them: the level is the sigma."""
+        return add_noise(clean, noise, clean.new_full((len(clean),), level))
+
+    def prediction(
+        self,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+        noisy: Float[Tensor, "batch ..."],
+        level: float,
+    ) -> Prediction:
+        """From the velocity, with all that a task tells the network."""
+        told = self._told(encoded, embedded["tokens"], ())
+        timesteps = noisy.new_full((len(noisy),), level * NUM_TRAIN_TIMESTEPS)
+        return flow_prediction(noisy, predict_velocity(self.network, noisy, timesteps, told).float(), level)
 
     def _told(self, encoded: dict[str, Tensor], tokens: Tensor, seeds: Sequence[int]) -> Conditioning:
         """What the network is told; with seeds, skeletons are bent and parts left out, each clip for itself."""

@@ -51,6 +51,22 @@ class Clip:
     """The body in every frame, in px of the frames; where the task wants it."""
 
 
+class LevelError(ValueError):
+    """A network cannot be asked at a noise level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a network says of noisy latents."""
+
+    said: Float[Tensor, "batch ..."]
+    """As it is trained to: the noise, v, a velocity or the clean latents."""
+    clean: Float[Tensor, "batch ..."]
+    """The latents that it takes them for."""
+    noise: Float[Tensor, "batch ..."]
+    """The noise that it sees in them."""
+
+
 def draw(shape: torch.Size, seeds: Sequence[int], device: torch.device) -> Draws:
     """Draws for samples of one shape, on the CPU, so that every device has the same."""
     rows = []
@@ -147,6 +163,33 @@ class Family(abc.ABC):
         snr_gamma: float | None,
     ) -> Float[Tensor, "batch"]:
         """The denoising loss of every sample."""
+
+    def mix(
+        self, clean: Float[Tensor, "batch ..."], noise: Float[Tensor, "batch ..."], level: float
+    ) -> Float[Tensor, "batch ..."]:
+        """Latents with noise in them, at a level of 0 (as good as none) to 1 (as good as nothing else).
+
+        Raises:
+            LevelError: the kind has no such levels.
+        """
+        raise self._no_levels()
+
+    def prediction(
+        self,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+        noisy: Float[Tensor, "batch ..."],
+        level: float,
+    ) -> Prediction:
+        """What the network says of noisy latents at a level of `mix`, in float32, whatever it is trained to predict.
+
+        Raises:
+            LevelError: the kind has no such levels, or its network is never asked at this one.
+        """
+        raise self._no_levels()
+
+    def _no_levels(self) -> LevelError:
+        return LevelError(f"{self.about}: its network cannot be asked at one noise level for all of a picture")
 
     @abc.abstractmethod
     def sample(

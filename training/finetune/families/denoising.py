@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from training.finetune.families.base import Draws, Family
+from training.finetune.families.base import Draws, Family, Prediction
 from training.finetune.families.objectives import Objective, objective_of
 
 
@@ -44,10 +44,25 @@ class Denoising(Family):
         """
         question = self.objective.ask(encoded["latents"], draws, snr_gamma)
         predicted = self.answer(question.noisy, question.timesteps, encoded, embedded)
-        if predicted.shape[1] == 2 * question.target.shape[1]:
-            # the second half is a learned variance, of which diffusers' samplers and trainers take no notice either
-            predicted = predicted.chunk(2, dim=1)[0]
-        return question.loss(predicted)
+        return question.loss(_mean(predicted, question.target))
+
+    def mix(
+        self, clean: Float[Tensor, "batch ..."], noise: Float[Tensor, "batch ..."], level: float
+    ) -> Float[Tensor, "batch ..."]:
+        """As the objective mixes them."""
+        return self.objective.mix(clean, noise, level)
+
+    def prediction(
+        self,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+        noisy: Float[Tensor, "batch ..."],
+        level: float,
+    ) -> Prediction:
+        """As the objective reads the network's answer."""
+        timesteps = self.objective.timesteps(level, len(noisy)).to(noisy.device)
+        predicted = self.answer(noisy, timesteps, encoded, embedded)
+        return self.objective.read(noisy, _mean(predicted, noisy).float(), level)
 
     def answer(
         self, noisy: Float[Tensor, "batch ..."], timesteps: Tensor, encoded: dict[str, Tensor],
@@ -61,3 +76,8 @@ class Denoising(Family):
         """Turns numbers to those of the network's weights, which may be loaded in half precision."""
         network: Any = self.network
         return value.to(network.dtype) if value.is_floating_point() else value
+
+
+def _mean(predicted: Float[Tensor, "batch ..."], like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    """Without the learned variance, of which diffusers' samplers and trainers take no notice either."""
+    return predicted.chunk(2, dim=1)[0] if predicted.shape[1] == 2 * like.shape[1] else predicted

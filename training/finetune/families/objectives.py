@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.flow import add_noise, velocity_loss, velocity_target
-from training.finetune.families.base import Draws
+from training.finetune.families.base import Draws, LevelError, Prediction
 
 PREDICTIONS: Final = ("epsilon", "v_prediction", "sample")
 """What a network of the noising kind may predict: the noise, v (arXiv 2202.00512), the clean latents."""
@@ -49,6 +49,26 @@ class Objective(abc.ABC):
             ValueError: min-SNR is asked for where it makes no sense.
         """
 
+    @abc.abstractmethod
+    def timesteps(self, level: float, count: int) -> Tensor:
+        """A level of 0..1 as the network takes it.
+
+        Raises:
+            LevelError: the network is never asked there.
+        """
+
+    @abc.abstractmethod
+    def mix(
+        self, clean: Float[Tensor, "batch ..."], noise: Float[Tensor, "batch ..."], level: float
+    ) -> Float[Tensor, "batch ..."]:
+        """Latents with noise at a level."""
+
+    @abc.abstractmethod
+    def read(
+        self, noisy: Float[Tensor, "batch ..."], predicted: Float[Tensor, "batch ..."], level: float
+    ) -> Prediction:
+        """The clean latents and the noise that follow from what the network predicts."""
+
 
 class Noising(Objective):
     """DDPM's noising with timesteps drawn evenly; the network predicts noise, v or the clean latents."""
@@ -71,6 +91,35 @@ class Noising(Objective):
             target = latents
         weights = None if snr_gamma is None else self._min_snr(compute_snr(self._scheduler, steps), snr_gamma)
         return Question(noisy=noisy, timesteps=steps, target=target, weights=weights)
+
+    def timesteps(self, level: float, count: int) -> Tensor:
+        """The step that lies so far in the schedule."""
+        return torch.full((count,), round(level * (self._scheduler.config["num_train_timesteps"] - 1)))
+
+    def _shares(self, level: float) -> tuple[float, float]:
+        """What is left of the latents, and how much noise there is."""
+        kept = float(self._scheduler.alphas_cumprod[self.timesteps(level, 1)])
+        return kept**0.5, (1 - kept) ** 0.5
+
+    def mix(
+        self, clean: Float[Tensor, "batch ..."], noise: Float[Tensor, "batch ..."], level: float
+    ) -> Float[Tensor, "batch ..."]:
+        """By the scheduler's betas."""
+        kept, added = self._shares(level)
+        return kept * clean + added * noise
+
+    def read(
+        self, noisy: Float[Tensor, "batch ..."], predicted: Float[Tensor, "batch ..."], level: float
+    ) -> Prediction:
+        """From noise, v or the clean latents; neither share is taken for less than a thousandth."""
+        kept, added = self._shares(level)
+        if self.prediction == "v_prediction":
+            clean, noise = kept * noisy - added * predicted, added * noisy + kept * predicted
+        elif self.prediction == "sample":
+            clean, noise = predicted, (noisy - kept * predicted) / max(added, 1e-3)
+        else:
+            clean, noise = (noisy - added * predicted) / max(kept, 1e-3), predicted
+        return Prediction(said=predicted, clean=clean, noise=noise)
 
     def _min_snr(self, snr: Float[Tensor, "batch"], gamma: float) -> Float[Tensor, "batch"]:
         if self.prediction == "epsilon":
@@ -101,6 +150,7 @@ class Flow(Objective):
             use_dynamic_shifting=bool(config.get("use_dynamic_shifting")),
         )
         self._steps = int(config["num_train_timesteps"])
+        self._lowest = lowest
         self._sigmas = table.sigmas[table.sigmas >= lowest]  # falling, from 1
         if not len(self._sigmas):
             raise ValueError(f"no noise level of this model is above {lowest}, where its network begins")
@@ -121,6 +171,31 @@ class Flow(Objective):
             timesteps=sigmas * self._steps,
             target=velocity_target(latents, draws.noise),
         )
+
+    def timesteps(self, level: float, count: int) -> Tensor:
+        """The level is the sigma."""
+        if level < self._lowest:
+            raise LevelError(f"this network is asked at noise levels from {self._lowest:g} on only, not at {level:g}")
+        return torch.full((count,), level * self._steps)
+
+    def mix(
+        self, clean: Float[Tensor, "batch ..."], noise: Float[Tensor, "batch ..."], level: float
+    ) -> Float[Tensor, "batch ..."]:
+        """On the straight line between them."""
+        return (1 - level) * clean + level * noise
+
+    def read(
+        self, noisy: Float[Tensor, "batch ..."], predicted: Float[Tensor, "batch ..."], level: float
+    ) -> Prediction:
+        """From the direction of the line: noise - latents."""
+        return flow_prediction(noisy, predicted, level)
+
+
+def flow_prediction(
+    noisy: Float[Tensor, "batch ..."], velocity: Float[Tensor, "batch ..."], sigma: float
+) -> Prediction:
+    """Both ends of the straight line on which noisy latents lie at `sigma`."""
+    return Prediction(said=velocity, clean=noisy - sigma * velocity, noise=noisy + (1 - sigma) * velocity)
 
 
 def objective_of(scheduler: Any, *, lowest: float = 0.0) -> Objective:

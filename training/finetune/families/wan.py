@@ -12,7 +12,7 @@ from torch import Tensor
 from models.codecs import encode_latents, reference_latents
 from pose.media import to_uint8
 from training.finetune.data.buckets import Wanted
-from training.finetune.families.base import FAMILIES, Clip, Draws
+from training.finetune.families.base import FAMILIES, Clip, Draws, Prediction
 from training.finetune.families.denoising import Denoising
 from training.finetune.families.objectives import Objective, objective_of
 from training.finetune.families.pictures import SAMPLE_STEPS
@@ -163,6 +163,18 @@ class WanImageToVideo(Wan):
         tokens = (1 - given[:, 0, :, ::rows, ::columns]).flatten(1) * question.timesteps[:, None]
         predicted = self.answer(noisy, tokens, encoded, embedded)
         return replace(question, target=question.target[:, :, 1:]).loss(predicted[:, :, 1:])
+
+    def prediction(
+        self,
+        encoded: dict[str, Tensor],
+        embedded: dict[str, Tensor],
+        noisy: Float[Tensor, "batch channels latent_frames rows columns"],
+        level: float,
+    ) -> Prediction:
+        """As Wan's, but for Wan 2.2 5B, whose first latent frame has a level of its own."""
+        if self._in_place:
+            raise self._no_levels()
+        return super().prediction(encoded, embedded, noisy, level)
 
     def sample(
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1

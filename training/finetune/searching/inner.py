@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -62,13 +61,13 @@ class InnerTraining:
         self.steps = settings.steps(config.max_train_steps)
         self.bench = Workbench(config)
         self.bench.plan(config)  # a wrong method is told before the data is read
-        self.sites: Sites = find_sites(self.bench.network, settings.sites, settings.always, method=config.method)
+        sites = find_sites(self.bench.network, settings.sites, settings.always, method=config.method)
         _check_options(config, settings.options)
         self.bench.load(cache, device)
         self.setup = Setup(config=config, settings=settings, sites=sites, trained=len(self.bench.samples))
         self._device = device
         self.search_side, self.final_side = _halves(self.bench)
-        self._features = features or LatentSpace(self.bench.family)
+        self._features = features or LatentSpace(self.bench.family, self.bench.samples[0].size)
         self._judge = self._judge_by(self.search_side, settings.samples, FIRST_SEED)
         rate = config.learning_rate or self._usual_rate()
         self.space = Space(sites=tuple(sites.bits), numbers=settings.numbers(rate, config.max_train_steps))

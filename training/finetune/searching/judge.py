@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
-from torch import Tensor
 
-from training.finetune.data import Sample, load_pixels
+from training.finetune.data import Sample
+from training.finetune.seen import sample_features
 from training.finetune.workbench import Workbench
 from training.metrics.features import FeatureSpace
 from training.metrics.memorization import copy_rate
@@ -45,7 +44,9 @@ class Judge:
         self._count, self._steps, self._quantile, self._first_seed = samples, steps, quantile, first_seed
         trained = list({sample.piece: sample for sample in bench.samples}.values())
         self._trained, self._held_out = trained, list(held_out)
-        self._of_trained, self._of_held_out = (features(_pixels(side)) for side in (trained, self._held_out))
+        self._of_trained, self._of_held_out = (
+            sample_features(side, features, bench.cache) for side in (trained, self._held_out)
+        )
         self._size = trained[0].size
         self._told = [f"{bench.config.trigger} {sample.caption}".strip() for sample in trained]
 
@@ -81,14 +82,3 @@ class Judge:
                 for side in (self._trained, self._held_out)
             )
         return unseen - seen
-
-
-def _pixels(samples: Sequence[Sample]) -> Float[Tensor, "n 3 height width"]:
-    """Pictures, or the middle frames of clips, in 0..1; all of the size of the first."""
-    size = samples[0].size
-    pictures = []
-    for sample in samples:
-        if sample.size == size:
-            pixels = load_pixels(sample)
-            pictures.append(pixels[len(pixels) // 2] / 2 + 0.5)
-    return torch.stack(pictures)

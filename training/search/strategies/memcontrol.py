@@ -1,31 +1,35 @@
-"""The default: few sites first, then multivariate TPE. Measured in benchmarks/memcontrol_tabular.py."""
+"""The default: every capacity first, then TPE over all checkpoints. See benchmarks/memcontrol_tabular.py."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from optuna.trial import create_trial
 
 from training.search.pareto import Objectives
 from training.search.space import Candidate, Space
-from training.search.strategies.optuna_samplers import MultivariateTPE
+from training.search.strategies.optuna_samplers import MultivariateTPE, to_parameters
 from training.search.strategy import STRATEGIES
 
-START_SHARES = (1 / 8, 1 / 8, 1 / 8, 1 / 8, 2 / 8, 2 / 8, 3 / 8, 5 / 8)
-"""Of the sites that the first candidates train, in turn."""
-_LOW, _HIGH = 0.25, 0.75
-"""Places in the range of a number, which the first candidates take in turn."""
+START = 10
+"""Candidates before TPE proposes any."""
+STRATA = 8
+"""Capacities of the first candidates: an eighth of the sites to all of them, in an order of luck."""
 _TRIES = 10
 
 
 @STRATEGIES.register("memcontrol-2")
 class MemControl2(MultivariateTPE):
-    """Begins with candidates of growing capacity at low and high rates in turn, then multivariate TPE.
+    """Begins with masks of every capacity, then multivariate TPE that is told of every checkpoint.
 
-    How much is trained decides more than what: copies come with capacity, and quality flattens early. So the first
-    candidates are random masks of few sites, instead of the half that is on in a random one.
+    How much is trained decides more than what, and nobody knows how much it should be: with many sites all masks that
+    are drawn bit by bit train half of them. So the first candidates go through all capacities, with numbers drawn
+    evenly. TPE is told of every checkpoint as of a candidate of its own, since a run is mostly past its best when it
+    ends.
     """
 
-    about: ClassVar[str] = "few sites first at low and high rates, then TPE over all variables together; the default"
+    about: ClassVar[str] = "masks of every capacity, then TPE that is told of every checkpoint; the default"
     paper: ClassVar[str] = "this project, benchmarks/memcontrol_tabular.py"
 
     def __init__(self, space: Space, *, seed: int) -> None:
@@ -48,14 +52,19 @@ class MemControl2(MultivariateTPE):
     def tell(self, candidate: Candidate, points: Sequence[Objectives]) -> None:
         """Also remembers it, or what another worker trains would be proposed again."""
         self._seen.add(candidate.key)
+        parameters = to_parameters(self.space, candidate)
+        for point in points[:-1]:
+            self._study.add_trial(create_trial(values=point, params=parameters, distributions=self._distributions))
         super().tell(candidate, points)
 
     def _start(self) -> list[Candidate]:
+        eighths = torch.randperm(STRATA, generator=torch.Generator().manual_seed(self.seed)) + 1
         found = []
-        for number, share in enumerate(START_SHARES):
+        for number in range(START):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-            ones = max(1, round(share * len(self.space.sites))) if self.space.sites else 0
-            place = _LOW if number % 2 == 0 else _HIGH
-            values = {name: kind.at(place) for name, kind in self.space.numbers.items()}
-            found.append(Candidate(mask=self.space.random_mask(ones, generator), values=values))
+            candidate = self.space.random(generator)
+            if number < STRATA and self.space.sites:
+                ones = max(1, round(int(eighths[number]) / STRATA * len(self.space.sites)))
+                candidate = replace(candidate, mask=self.space.random_mask(ones, generator))
+            found.append(candidate)
         return found

@@ -1,0 +1,164 @@
+"""`studio search` and `studio search show`, as a user types them."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from training.methods.adapter import load_adapter
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    from models.presets import tiny_pipeline
+
+    place = tmp_path_factory.mktemp("searched")
+    tiny_pipeline().save_pretrained(place / "tiny")
+    (place / "things").mkdir()
+    for k in range(52):
+        Image.new("RGB", (32, 32), (5 * k, 40, 250 - 4 * k)).save(place / "things" / f"{k}.png")
+    (place / "search.toml").write_text(
+        f"model = {json.dumps(str(place / 'tiny'))}\nmethod = 'full'\nresolution = 32\nmax_train_steps = 4\n"
+        "train_batch_size = 2\nvalidation_share = 0.8\nmixed_precision = 'fp32'\ncache_dir = 'cache'\n"
+        "[[data]]\nfolder = 'things'\n"
+        "[search]\nlearning_rate = [0.001, 0.02]\nsamples = 16\nfinal_samples = 16\nnum_inference_steps = 2\n"
+        "checkpoints = [2, 4]\nreference = [8, 1.1]\n"
+    )
+    return place / "search.toml"
+
+
+@pytest.fixture(scope="module")
+def study(config, tmp_path_factory):
+    """A study of five trials, made by the program itself."""
+    folder = tmp_path_factory.mktemp("studies") / "first"
+    done = subprocess.run(command(config, folder, 5), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+def command(config, folder, trials, *more):
+    return [
+        sys.executable, "-m", "studio", "search", str(config), "--output-dir", str(folder), "--trials", str(trials),
+        "--device", "cpu", "--json", *map(str, more),
+    ]  # fmt: skip
+
+
+def entries(folder):
+    """The ledger without what differs from one run to the next: names, times, processes."""
+    found = []
+    for line in (folder / "ledger.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        for name in ("name", "at", "worker", "seconds"):
+            entry.pop(name, None)
+        for name in ("train_seconds", "judge_seconds"):
+            entry.get("point", {}).pop(name, None)
+        found.append(entry)
+    return found
+
+
+@pytest.mark.slow
+def test_a_search_leaves_a_front_with_an_adapter_behind_every_point(study):
+    folder, result = study
+    assert result["trials"] == 5 and result["failed"] == 0 and result["hypervolume"] > 0
+    front = json.loads((folder / "front.json").read_text())["front"]
+    assert front == result["front"] and front
+    for row in front:
+        assert row["final"] is not None
+        if row["sites"]:
+            adapter = load_adapter(folder / row["adapter"])
+            assert all(any(name.startswith(site) for site in row["sites"]) for name in adapter.delta)
+    names = [row["point"] for row in csv.DictReader((folder / "front.csv").open())]
+    assert names == [row["name"] for row in front] and result["chosen"] in names
+    assert Image.open(folder / "front.png").size[0] > 500 and Image.open(folder / "masks.png").size[0] > 500
+    page = (folder / "index.html").read_text()
+    assert result["chosen"] in page and not re.search(r'(src|href)="(https?:)?//', page)
+    # nothing and everything are always tried
+    whys = [(e["why"], e["candidate"]["mask"]) for e in entries(folder) if e["entry"] == "asked"]
+    assert [mask for why, mask in whys if why == "anchor"] == ["0" * 9, "1" * 9]
+    # what a trial goes on from is gone when it is done
+    assert not list(folder.glob("trial-*/run"))
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_and_started_again_leaves_the_same_ledger(study, config, tmp_path):
+    straight, _ = study
+    folder = tmp_path / "killed"
+    for seconds in (9, 12):
+        process = subprocess.Popen(command(config, folder, 5), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command(config, folder, 5), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [e for e in entries(folder) if e["entry"] != "taken"] == entries(straight)
+
+
+@pytest.mark.slow
+def test_a_study_is_shown_wherever_it_is_moved_and_writes_the_run_it_recommends(study, studio, tmp_path):
+    folder, result = study
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    point = next(row for row in result["front"] if row["sites"])
+    out = tmp_path / "train.toml"
+    shown = studio("search", "show", moved, "--point", point["name"], "--write", out, "--pictures", 33, "--json")
+    assert shown.code == 0, shown.err
+    assert shown.result["front"] == result["front"]
+    assert shown.result["adapter"] == str(moved / point["adapter"]) and Path(shown.result["adapter"]).is_file()
+    written = tomllib.loads(out.read_text())
+    assert written["scope"] == point["sites"] and written["learning_rate"] == point["values"]["learning_rate"]
+    # 11 pictures were trained, and copies come later with more
+    assert written["max_train_steps"] == 3 * point["step"]
+
+
+@pytest.mark.slow
+def test_a_front_seeds_the_search_on_other_pictures(study, config, studio, tmp_path):
+    folder, result = study
+    wanted = {tuple(row["sites"]) for row in result["front"] if 0 < len(row["sites"]) < 9}
+    done = studio(
+        *command(config, tmp_path / "next", 2 + len(wanted))[3:-1], "--seed-configs", folder, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    sites = json.loads((tmp_path / "next" / "ledger.jsonl").read_text().splitlines()[0])["space"]["sites"]
+    seeds = [e["candidate"]["mask"] for e in entries(tmp_path / "next") if e["entry"] == "asked" and e["why"] == "seed"]
+    assert {tuple(s for s, bit in zip(sites, mask, strict=True) if bit == "1") for mask in seeds} == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--strategy", "tpee"], r"--strategy tpee: no such strategy \(did you mean 'tpe'\?\)"),
+        (["--set", "search.sampels=5"], r"sampels.*did you mean 'samples'"),
+        (["--set", "search.sites=layer"], r"sites 'layer': no such layout"),
+        (["--set", "search.checkpoints=[8]"], r"a run has 4 steps"),
+        (["--set", "validation_share=0.2"], r"a search needs 40 held-out ones at least"),
+        (["--budget-steps", "2"], r"--trials and --budget-steps say the same thing"),
+        (["--set", "search.limit=0"], r"limit"),
+        (["--seed-configs", "nowhere.json"], r"nowhere.json cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_trained(studio, config, tmp_path, words, told):
+    done = studio(*command(config, tmp_path / "study", 5)[3:-1], *words, "--json")
+    assert done.code == 2
+    assert re.search(told, done.result["error"]), done.result["error"]
+    assert not (tmp_path / "study" / "ledger.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_another_setting_is_refused_by_name(study, config, studio):
+    folder, _ = study
+    done = studio(*command(config, folder, 5)[3:-1], "--set", "search.samples=17", "--json")
+    assert done.code == 2 and re.search(r"search\.samples|objectives", done.result["error"])
+
+
+def test_a_folder_without_a_study_is_told(studio, tmp_path):
+    done = studio("search", "show", tmp_path)
+    assert done.code == 2 and "holds no study" in done.err
