@@ -65,13 +65,14 @@ class OpenCLIPConfig(BaseModel):
 
 
 @cache
-def _tokenizer() -> SimpleTokenizer:
+def clip_tokenizer() -> SimpleTokenizer:
+    """open_clip's own tokenizer, with OpenAI's vocabulary."""
     return SimpleTokenizer()
 
 
 def tokenize(prompts: Sequence[str], context_length: int) -> Int[Tensor, "batch tokens"]:
     """Turns prompts into token ids with open_clip's own tokenizer; what is too long is cut, the rest is 0."""
-    return _tokenizer()(list(prompts), context_length=context_length)
+    return clip_tokenizer()(list(prompts), context_length=context_length)
 
 
 class OpenCLIPTextEncoder(ModelMixin, ConfigMixin):
@@ -125,7 +126,7 @@ class OpenCLIPTextEncoder(ModelMixin, ConfigMixin):
     def num_tokens_cut(self, prompts: Sequence[str]) -> list[int]:
         """Counts how many tokens of each prompt do not fit in the context and are cut by `encode`."""
         room = self.context_length - 2
-        return [max(0, len(_tokenizer().encode(prompt)) - room) for prompt in prompts]
+        return [max(0, len(clip_tokenizer().encode(prompt)) - room) for prompt in prompts]
 
     def _ids(self, prompts: Sequence[str]) -> Tensor:
         if isinstance(prompts, str):

@@ -14,14 +14,16 @@ from diffusers.loaders import WanLoraLoaderMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
+from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
+from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder, clip_tokenizer
 from models.codecs import decode_pieces, reference_latents
 from models.conditioning import Conditioning, Picture, encode_image, encode_prompts, predict_velocity, to_pixels
+from models.delayed_guidance import GuidanceDelay, GuidanceStart
 from models.dit import AnimateXTransformer3DModel
 from models.indicators import (
     MotionIndicators,
@@ -32,6 +34,7 @@ from models.indicators import (
     per_reference,
 )
 from models.loading import check_folder, resolve_folder
+from models.perturbation import Generators, add_random_words, noisy_prompt
 from models.sampling import guide, set_flow_timesteps
 from models.windows import ClipPlan, ColourLock, blend, plan_clip
 from pose.explicit import ExplicitPoseIndicator
@@ -131,6 +134,11 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return self._num_timesteps
 
     @property
+    def guidance_began(self) -> list[int | None]:
+        """The step at which guidance began in the last call, for each video; None where it never did."""
+        return self._delay.began
+
+    @property
     def interrupt(self) -> bool:
         """Set `pipe._interrupt = True` in a callback to skip the remaining steps."""
         return self._interrupt
@@ -158,6 +166,10 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         max_sequence_length: int = 512,
         window_overlap: int | None = None,
         lock_colours: bool = False,
+        prompt_noise: float = 0.0,
+        prompt_random_words: int = 0,
+        guidance_start: GuidanceStart = 0.0,
+        guidance_before: float = 1.0,
         output_type: OutputType = "pil",
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
@@ -186,6 +198,12 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             window_overlap: Frames that windows share when the clip is longer than the model; 4k + 1.
             lock_colours: Holds the colours of later windows at those of the first.
             guidance_scale: At or below 1 there is only one pass a step.
+            prompt_noise: Gaussian noise on the prompt's embeddings, as a multiple of their root mean square.
+            prompt_random_words: Words of the vocabulary that are put at random places of the prompt.
+            guidance_start: The share of the steps before guidance begins; "auto" waits for the first local minimum of
+                the difference that guidance makes. See `models.delayed_guidance`.
+            guidance_before: The scale until then. 1 is no guidance; 0 the negative pass alone, which knows no explicit
+                pose; less than 0 pushes away from the prompt.
             callback_on_step_end: Called as (pipe, step, timestep, tensors), may return replacements.
 
         Raises:
@@ -198,6 +216,15 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._check_callback(callback_on_step_end_tensor_inputs)
         self._guidance_scale = self.config["guidance_scale"] if guidance_scale is None else guidance_scale
         self._interrupt = False
+        steps = self.config["num_inference_steps"] if num_inference_steps is None else num_inference_steps
+        self._delay = GuidanceDelay(guidance_start, guidance_before, steps)
+        if guidance_start and not self.do_classifier_free_guidance:
+            raise ValueError(
+                f"guidance_start {guidance_start}: there is no guidance at guidance_scale {self._guidance_scale:g}; "
+                "use one above 1, or leave guidance_start out"
+            )
+        if prompt_random_words and prompt_embeds is not None:
+            raise ValueError("prompt_random_words needs the prompt as text, not as prompt_embeds; use prompt_noise")
         references: list[Any] = list(reference) if isinstance(reference, (list, tuple)) else [reference]
         batch = len(references)
         clips = [] if poses is None else per_reference("poses", poses, batch)
@@ -211,13 +238,15 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         sample = self._prepare_latents(latents, (batch, plan.num_latents, height, width), generator, device)
 
         prompt_embeds, negative_prompt_embeds = self.encode_prompt(
-            prompt,
+            self._with_words(prompt, batch, prompt_random_words, generator),
             negative_prompt,
             batch,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
             max_sequence_length=max_sequence_length,
         )
+        # drawn after the latents, which are the same with and without
+        prompt_embeds = noisy_prompt(prompt_embeds, prompt_noise, generator)
         pixels = torch.stack([to_pixels(picture, (width, height)) for picture in references]).to(device)
         condition = self._encode_reference(
             pixels, prompt_embeds, reference_pose if clips and pose_scale else None, plan
@@ -225,7 +254,6 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         found = clips if driving_poses is None else per_reference("driving_poses", driving_poses, batch)
         motion = self._encode_motion(clips, found, driving_frames, plan, batch, (width, height))
         motion = motion.scaled(pose_scale)
-        steps = self.config["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         timesteps = set_flow_timesteps(self.scheduler, steps, device)
         self._num_timesteps = len(timesteps)
         self._reset_caches()
@@ -234,16 +262,21 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             for step, timestep in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                parts = []
+                guided = negative_prompt_embeds is not None and self.do_classifier_free_guidance
+                with_positive, with_negative = self._delay.needs() if guided else (True, False)
+                predictions = []
                 for index, window in enumerate(plan.windows):
                     positive = motion.of(replace(condition, text=prompt_embeds), index, window)
                     negative = None
-                    if negative_prompt_embeds is not None and self.do_classifier_free_guidance:
+                    if with_negative and negative_prompt_embeds is not None:
                         negative = replace(positive, text=negative_prompt_embeds).drop("explicit")
-                    parts.append(
-                        self._velocity(window.take(sample), timestep, positive, negative, index, attention_kwargs)
-                    )
-                velocity = blend(plan.windows, parts, plan.num_latents)
+                    predictions.append(
+                        self._predict(
+                            window.take(sample), timestep, positive if with_positive else None, negative, index,
+                            attention_kwargs,
+                        )
+                    )  # fmt: skip
+                velocity = self._joined(predictions, plan, guided)
                 sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     tensors: dict[str, Any] = {
@@ -330,24 +363,51 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         explicit = encode_explicit(self.epi, clips, plan, size=size, device=self._execution_device)
         return MotionIndicators(explicit=explicit.expand(batch, -1, -1, -1, -1), implicit=implicit)
 
-    def _velocity(
+    def _predict(
         self,
         latents: Tensor,
         timestep: Tensor,
-        positive: Conditioning,
+        positive: Conditioning | None,
         negative: Conditioning | None,
         window: int,
         attention_kwargs: dict[str, Any] | None,
-    ) -> Tensor:
-        """Predicts the guided velocity of one window. Caches are kept apart by window and by branch."""
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts the positive and the negative velocity of one window; one that is left out is the other's equal.
+
+        Caches are kept apart by window and by branch.
+        """
         times = timestep.expand(latents.shape[0])
-        with self._cache_context(f"cond-{window}"):
-            velocity = predict_velocity(self.transformer, latents, times, positive, attention_kwargs).float()
-        if negative is None:
-            return velocity
-        with self._cache_context(f"uncond-{window}"):
-            other = predict_velocity(self.transformer, latents, times, negative, attention_kwargs).float()
-        return guide(velocity, other, self._guidance_scale)
+        found = []
+        for branch, told in (("cond", positive), ("uncond", negative)):
+            if told is not None:
+                with self._cache_context(f"{branch}-{window}"):
+                    found.append(predict_velocity(self.transformer, latents, times, told, attention_kwargs).float())
+        return found[0], found[-1]
+
+    def _joined(self, predictions: Sequence[tuple[Tensor, Tensor]], plan: ClipPlan, guided: bool) -> Tensor:
+        """Joins the windows with the guidance of this step: all begin it together, or they would not fit."""
+        positives, negatives = ([pair[k] for pair in predictions] for k in (0, 1))
+        scale: float | Tensor = 1.0
+        if guided:
+            apart = None
+            if self._delay.watches:
+                apart = blend(plan.windows, [p - n for p, n in predictions], plan.num_latents)
+            scale = self._delay.scale(self._guidance_scale, apart, len(positives[0]))
+        if isinstance(scale, Tensor):
+            scale = rearrange(scale, "b -> b 1 1 1 1").to(positives[0])
+        elif scale in (0, 1):  # one prediction alone, which may be the only one there is
+            return blend(plan.windows, positives if scale else negatives, plan.num_latents)
+        return blend(plan.windows, [guide(p, n, scale) for p, n in predictions], plan.num_latents)
+
+    def _with_words(
+        self, prompt: str | Sequence[str], batch: int, count: int, generator: Generators
+    ) -> str | Sequence[str]:
+        """The prompts with random words in them, drawn for each of the batch."""
+        if not count:
+            return prompt
+        tokenizer = clip_tokenizer() if isinstance(self.text_encoder, OpenCLIPTextEncoder) else self.tokenizer
+        prompts = [prompt] * batch if isinstance(prompt, str) else prompt
+        return add_random_words(prompts, tokenizer, count, generator)
 
     def _decode(self, latents: Tensor, num_frames: int, lock: ColourLock | None) -> Tensor:
         video: Tensor | None = None

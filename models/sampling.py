@@ -61,7 +61,9 @@ def set_flow_timesteps(
 
 
 def guide(
-    positive: Float[Tensor, "*dims"], negative: Float[Tensor, "*dims"], guidance_scale: float
+    positive: Float[Tensor, "*dims"],
+    negative: Float[Tensor, "*dims"],
+    guidance_scale: float | Float[Tensor, "..."],
 ) -> Float[Tensor, "*dims"]:
     """Pushes a prediction away from the negative one: negative + scale (positive - negative) (arXiv 2207.12598)."""
     return negative + guidance_scale * (positive - negative)

@@ -7,21 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.delayed_guidance import delay_guidance
+    from models.perturbation import add_random_words, noisy_prompt
     from models.pipeline import AnimateXPipeline
     from studio.adapters import LoadedAdapter, load_adapter
     from studio.api import Animation, animate, background
     from training.methods.peft_tuner import SparseConfig
 
-__all__ = ["AnimateXPipeline", "Animation", "LoadedAdapter", "SparseConfig", "animate", "background", "load_adapter"]
+__all__ = [
+    "AnimateXPipeline", "Animation", "LoadedAdapter", "SparseConfig", "add_random_words", "animate", "background",
+    "delay_guidance", "load_adapter", "noisy_prompt",
+]  # fmt: skip
 
 _HOMES = {
     "AnimateXPipeline": "models.pipeline",
     "Animation": "studio.api",
     "LoadedAdapter": "studio.adapters",
     "SparseConfig": "training.methods.peft_tuner",
+    "add_random_words": "models.perturbation",
     "animate": "studio.api",
     "background": "studio.api",
+    "delay_guidance": "models.delayed_guidance",
     "load_adapter": "studio.adapters",
+    "noisy_prompt": "models.perturbation",
 }
 
 

@@ -208,6 +208,8 @@ class _Job:
         self.notes: list[str] = []
         self.started = time.monotonic()
         self.seconds: dict[str, float] = {}
+        self.guidance_began: int | None = None
+        """The step at which delayed guidance began."""
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -248,10 +250,14 @@ class _Job:
             reference_pose=reference_pose, driving_frames=None if driving is None else driving.frames,
             driving_poses=None if driving is None else driving.poses, height=picture.shape[0], width=picture.shape[1],
             num_frames=None if poses is not None else num_frames + (1 - num_frames) % 4, num_inference_steps=steps,
-            guidance_scale=request.guidance_scale, generator=torch.Generator().manual_seed(request.seed),
+            guidance_scale=request.guidance_scale, prompt_noise=request.prompt_noise,
+            prompt_random_words=request.prompt_random_words, guidance_start=request.guidance_start,
+            guidance_before=request.guidance_before, generator=torch.Generator().manual_seed(request.seed),
             output_type="pt", callback_on_step_end=told,
         )  # fmt: skip
         self.seconds["generate"] = time.monotonic() - begun
+        if request.guidance_start:
+            self.guidance_began = pipe.guidance_began[0]
         return to_uint8(output.frames[0, :num_frames]).cpu()
 
     def _tell_what_is_cut(self, pipe: "AnimateXPipeline", prompt: str, flag: str) -> None:
@@ -265,6 +271,7 @@ class _Job:
         seconds = {name: round(value, 3) for name, value in self.seconds.items()}
         return {
             "inputs": inputs,
+            **({"guidance_began": self.guidance_began} if self.request.guidance_start else {}),
             "weights": {} if weights is None else hash_weights(weights),
             "metrics": {"seconds": round(time.monotonic() - self.started, 3), "peak_memory_bytes": peak_memory_bytes(),
                         **{f"seconds_{name}": value for name, value in seconds.items()}},

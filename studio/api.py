@@ -28,6 +28,10 @@ def animate(
     fps: float | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    prompt_noise: float = 0.0,
+    prompt_random_words: int = 0,
+    guidance_start: float | Literal["auto"] = 0.0,
+    guidance_before: float = 1.0,
     scheduler: Literal["euler", "unipc"] | None = None,
     align: Literal["auto", "none"] = "auto",
     reference_pose: str | Path | None = None,
@@ -58,8 +62,9 @@ def animate(
         "reference": reference, "driving": str(driving), "prompt": prompt, "negative_prompt": negative_prompt,
         "model": model, "adapter": adapter, "num_frames": num_frames, "height": height, "width": width, "fit": fit,
         "fps": fps, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
-        "scheduler": scheduler, "align": align, "reference_pose": reference_pose, "detector": detector,
-        "person": person, "driving_fps": driving_fps,
+        "prompt_noise": prompt_noise, "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
+        "guidance_before": guidance_before, "scheduler": scheduler, "align": align,
+        "reference_pose": reference_pose, "detector": detector, "person": person, "driving_fps": driving_fps,
         "audio": audio, "preview": preview, "seed": seed, "device": device, "dtype": dtype,
         "offload": offload, "output": output,
     }  # fmt: skip
@@ -84,6 +89,10 @@ def background(
     fps: float | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
+    prompt_noise: float = 0.0,
+    prompt_random_words: int = 0,
+    guidance_start: float | Literal["auto"] = 0.0,
+    guidance_before: float = 1.0,
     scheduler: Literal["euler", "unipc"] | None = None,
     preview: bool = False,
     seed: int = 0,
@@ -103,8 +112,10 @@ def background(
     values = {
         "image": image, "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "adapter": adapter,
         "num_frames": num_frames, "height": height, "width": width, "fit": fit, "fps": fps,
-        "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler,
-        "preview": preview, "seed": seed, "device": device, "dtype": dtype, "offload": offload, "output": output,
+        "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "prompt_noise": prompt_noise,
+        "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
+        "guidance_before": guidance_before, "scheduler": scheduler, "preview": preview, "seed": seed, "device": device,
+        "dtype": dtype, "offload": offload, "output": output,
     }  # fmt: skip
     request = make_request(BackgroundRequest, values)
     animation = run_background(request, pipeline=pipeline, on_progress=on_progress, on_note=on_note)

@@ -4,11 +4,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from studio.errors import RequestError, did_you_mean
 
 R = TypeVar("R", bound=BaseModel)
+
+
+def _share_or_auto(value: Any) -> float | Literal["auto"]:
+    """Reads a share of the steps, or auto."""
+    if value == "auto":
+        return "auto"
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError("must be a share of the steps from 0 to 1, or auto")
+    return share
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+GuidanceStart = Annotated[float | Literal["auto"], PlainValidator(_share_or_auto)]
 
 
 class SamplingRequest(Request):
@@ -56,6 +70,15 @@ class SamplingRequest(Request):
     """Denoising steps: more is slower and cleaner. By default the model's."""
     guidance_scale: Annotated[float, Field(ge=0, le=50)] | None = None
     """How much text and pose count; 1 is off and twice as fast. By default the model's."""
+    prompt_noise: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """Noise on the prompt's embeddings, as a share of their size: against copies of trained pictures, see
+    docs/guard.md."""
+    prompt_random_words: Annotated[int, Field(ge=0, le=64)] = 0
+    """Random words that are put into the prompt, against the same."""
+    guidance_start: GuidanceStart = 0.0
+    """The share of the steps before guidance begins, or auto, against the same."""
+    guidance_before: Annotated[float, Field(ge=-20, le=1)] = 1.0
+    """Guidance until then: 1 is none, 0 the negative prompt alone, less than 0 the opposite of the prompt."""
     scheduler: Literal["euler", "unipc"] | None = None
     """How the steps are taken. By default the model's."""
     seed: Seed = 0

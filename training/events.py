@@ -90,6 +90,39 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guarded(Event):
+    """The averaged weights were looked at for copies of what they were trained on."""
+
+    kind = "guarded"
+    features: str
+    """The space in which pictures were compared."""
+    samples: int
+    """How many pictures were made."""
+    copy_rate: float
+    """The share of them that is nearer to a trained picture than nearly all held-out ones are."""
+    low: float
+    high: float
+    """Its 95 % interval."""
+    background: float
+    background_high: float
+    """What it is without copying, and the end of that one's 95 % interval."""
+    loss_gap: float
+    """Loss of held-out pictures less that of trained ones, at the same noise."""
+    action: str
+    """What comes of it: none, warn, lower-rate or stop."""
+    path: str
+    """A picture of the nearest pairs."""
+
+    def worded(self) -> str:
+        """For people, in one line."""
+        return (
+            f"copy rate {self.copy_rate:.1%} ({self.low:.1%} to {self.high:.1%}; without copying "
+            f"{self.background:.1%}, {self.background_high:.1%} at most) of {self.samples} samples by {self.features}, "
+            f"loss gap {self.loss_gap:.3g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saved(Event):
     """A whole checkpoint is on disk."""
 
@@ -99,7 +132,7 @@ class Saved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """The run ended: `complete` when all steps were made, else it can be resumed."""
+    """The run ended: `complete` when it has its result, after all steps or by its watcher; else it can be resumed."""
 
     kind = "finished"
     complete: bool

@@ -21,6 +21,7 @@ from training.optimizers import optimizer_tensors, restore_optimizer
 from training.schedules import rate_at
 from training.tasks import Task, draw_task
 from training.trained import Trained, WholeModule
+from training.watch import Asked
 
 Batch = Any
 OnBatch = Callable[[int, Batch, torch.Generator], None]
@@ -92,6 +93,8 @@ class Going:
         self.scaler = torch.amp.GradScaler(self.where.type, enabled=config.precision == "fp16")
         self.skipped = self.skipped_in_a_row = 0
         self.done, self.whole = 0, True
+        self.rate_factor, self.watched = 1.0, -1
+        """What a watcher asked for, and at which step it was asked last."""
 
     def begin(self) -> None:
         """Starts with what is trained as it is now."""
@@ -113,6 +116,7 @@ class Going:
         for name in self.names:
             self.average[name].copy_(tensors["average"][name])
         restore_optimizer(self.optimizer, tensors.get("optimizer", {}), self.names)
+        self.rate_factor, self.watched = state.get("rate_factor", 1.0), state.get("watched", -1)
         if "memory" in state:
             self.memory.restore(state["memory"])
         if "scaler" in state and self.scaler.is_enabled():
@@ -125,7 +129,10 @@ class Going:
             "model": dict(self.trained.state()), "average": self.average,
             "optimizer": optimizer_tensors(self.optimizer, self.names),
         }  # fmt: skip
-        state: dict[str, Any] = {"fingerprint": self.fingerprint, "memory": self.memory.state()}
+        state: dict[str, Any] = {
+            "fingerprint": self.fingerprint, "memory": self.memory.state(), "rate_factor": self.rate_factor,
+            "watched": self.watched,
+        }  # fmt: skip
         if self.scaler.is_enabled():
             state["scaler"] = {
                 "scaler": self.scaler.state_dict(), "skipped": self.skipped, "in_a_row": self.skipped_in_a_row,
@@ -138,7 +145,7 @@ class Going:
         started = time.monotonic()
         # the task is one for all processes, the samples are each process's own
         task = draw_task(self.learning.tasks, step_generator(self.config.seed, step, -1))
-        rate = rate_at(step, self.config)
+        rate = rate_at(step, self.config) * self.rate_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate", 1.0)
         self.module.train()
@@ -253,9 +260,29 @@ class Going:
             )
         return OutOfMemory(step=step, error=error, remedy=remedy)
 
-    def evaluate(self) -> dict[str, float]:
-        """Measures the averaged weights."""
-        return _evaluate_average(self.module, self.trained, self.average)
+    def obey(self, asked: Asked) -> None:
+        """Does what a watcher asks for, from now on; one that stops the run is asked again when it is resumed."""
+        self.rate_factor *= asked.rate_factor
+        if asked.stop is None:
+            self.watched = self.done
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the averaged weights in place of the trained ones, to be measured, and puts those back."""
+        names = self.trained.named()
+        kept = {name: p.detach().clone() for name, p in names.items()}
+        self.module.eval()
+        with torch.no_grad():
+            try:
+                for name, p in names.items():
+                    p.copy_(self.average[name])
+                self.trained.refresh()
+                yield
+            finally:  # an interrupted evaluation must not leave the average to be saved as the weights
+                for name, p in names.items():
+                    p.copy_(kept[name])
+                self.trained.refresh()
+        self.module.train()
 
 
 @contextmanager
@@ -291,25 +318,6 @@ def _names(batch: Batch) -> str:
     """The files that a batch was made of, where it knows them."""
     files = getattr(batch, "files", None)
     return f"; the batch is of {', '.join(files)}" if files else ""
-
-
-def _evaluate_average(learner: nn.Module, trained: Trained, average: dict[str, Tensor]) -> dict[str, float]:
-    """Evaluates with the averaged weights in place of the trained ones, and puts those back."""
-    names = trained.named()
-    kept = {name: p.detach().clone() for name, p in names.items()}
-    learner.eval()
-    with torch.no_grad():
-        try:
-            for name, p in names.items():
-                p.copy_(average[name])
-            trained.refresh()
-            metrics = cast(Learner, learner).evaluate()
-        finally:  # an interrupted evaluation must not leave the average to be saved as the weights
-            for name, p in names.items():
-                p.copy_(kept[name])
-            trained.refresh()
-    learner.train()
-    return metrics
 
 
 def _read_run(

@@ -6,7 +6,8 @@ a run that is resumed at step k makes the same step k as one that never stopped.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Note
 from training.going import Going, NotFiniteError, OnBatch
 from training.trained import Trained
+from training.watch import Asked, Watch
 
 
 def train(
@@ -37,6 +39,7 @@ def train(
     should_stop: Callable[[], str | None] = lambda: None,
     should_save: Callable[[], bool] = lambda: False,
     on_batch: OnBatch | None = None,
+    watch: Watch | None = None,
     device: str | None = None,
 ) -> Iterator[Event]:
     """Trains until `config.steps`, yielding events. Closing the iterator saves and stops.
@@ -47,6 +50,7 @@ def train(
         should_stop: asked after every step; a reason ends the run with a checkpoint.
         should_save: asked after every step; True saves a checkpoint, and the run goes on.
         on_batch: sees every batch.
+        watch: asked after every measurement, and before the first step; see `training.watch`.
 
     Raises:
         CheckpointError: there is nothing to resume, or it is of another run.
@@ -67,9 +71,17 @@ def train(
     saved = going.done
     reason, complete = "all steps done", True
     last: Event | None = None
+    asked, metrics = Asked(), dict[str, float]()
+    # a run that stopped before its watcher was asked makes up for it
+    measured = going.done if watch is None else going.watched
     yield from (Note(step=going.done, text=text) for text in run_notes)
     try:
         for step in range(going.done, config.steps):
+            if going.done % config.evaluate_every == 0 and measured != going.done:
+                measured = going.done
+                asked, metrics = yield from _measure(going, watch)
+                if asked.stop:
+                    break
             yield from going.step(step)
             stop = _agree(should_stop(), accelerator)
             if stop:
@@ -78,8 +90,6 @@ def train(
             if main and (going.done % config.checkpoint_every == 0 or should_save()):
                 saved = going.done
                 yield going.save()
-            if main and going.done % config.evaluate_every == 0 and going.done < config.steps:
-                yield Evaluated(step=going.done, metrics=going.evaluate())
     except (NotFiniteError, SaveError):
         saved = going.done  # what led here is not worth a checkpoint, which would push out an older one
         raise
@@ -91,12 +101,42 @@ def train(
     accelerator.wait_for_everyone()  # none goes on, to a resume perhaps, before the checkpoint is there
     if last is not None:
         yield last
-    metrics: dict[str, float] = {}
-    if complete and main:
-        metrics = going.evaluate()
-        yield Evaluated(step=going.done, metrics=metrics)
+    if complete and not asked.stop:
+        asked, metrics = yield from _measure(going, watch)
+    if asked.stop:
+        reason, complete = asked.stop, asked.complete
     seconds = time.monotonic() - began
-    yield Finished(step=going.done, complete=complete, reason=reason, seconds=seconds, metrics=metrics)
+    yield Finished(
+        step=going.done, complete=complete, reason=reason, seconds=seconds, metrics=metrics if complete else {}
+    )
+
+
+def _measure(going: Going, watch: Watch | None) -> Generator[Event, None, tuple[Asked, dict[str, float]]]:
+    """Measures in the main process; what the watcher asks for happens in all."""
+    asked, metrics = Asked(), dict[str, float]()
+    main = going.accelerator.is_main_process
+    if main:
+        with going.averaged():
+            metrics = going.learning.evaluate()
+            if watch is not None:
+                asked = watch(going.done, metrics)
+    if watch is not None:
+        asked = _heard(asked, going.accelerator)
+        going.obey(asked)
+    if main:
+        yield Evaluated(step=going.done, metrics=metrics)
+        yield from asked.events
+    return asked, metrics
+
+
+def _heard(asked: Asked, accelerator: Accelerator) -> Asked:
+    """What the main process was asked for, in every process."""
+    if accelerator.num_processes == 1:
+        return asked
+    told = [asked.rate_factor, float(asked.stop is not None), float(asked.complete)]
+    factor, stop, complete = broadcast(torch.tensor(told, dtype=torch.float64, device=accelerator.device)).tolist()
+    reason = (asked.stop or "the main process stopped") if stop else None
+    return replace(asked, rate_factor=factor, stop=reason, complete=bool(complete))
 
 
 def _accelerator(device: str | None) -> Accelerator:

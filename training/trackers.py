@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pose.registry import Registry
-from training.events import Evaluated, Event, Sampled, Skipped, Step
+from training.events import Evaluated, Event, Guarded, Sampled, Skipped, Step
 from training.toml import dump_toml
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
@@ -67,9 +67,22 @@ def numbers_of(event: Event) -> dict[str, float]:
             }  # fmt: skip
         case Evaluated():
             return {f"validation/{name}": value for name, value in event.metrics.items()}
+        case Guarded():
+            names = ("copy_rate", "low", "high", "background", "loss_gap")
+            return {f"guard/{name}": float(getattr(event, name)) for name in names}
         case Skipped():
             return {"train/loss_scale": event.scale, "train/skipped_steps": float(event.skipped)}
     return {}
+
+
+def picture_of(event: Event) -> tuple[str, str, tuple[str, ...]] | None:
+    """The picture that an event brings: its name, its file and the words to it."""
+    match event:
+        case Sampled():
+            return "samples", event.path, event.prompts
+        case Guarded():
+            return "guard", event.path, (event.worded(),)
+    return None
 
 
 @TRACKERS.register("tensorboard")
@@ -83,16 +96,17 @@ class TensorBoard:
 
     def take(self, event: Event) -> None:
         """Adds scalars and pictures."""
-        numbers = numbers_of(event)
-        if not numbers and not isinstance(event, Sampled):
+        numbers, picture = numbers_of(event), picture_of(event)
+        if not numbers and picture is None:
             return
         writer = self._open(event.step)
         for name, value in numbers.items():
             writer.add_scalar(name, value, event.step)
-        if isinstance(event, Sampled):
-            pixels = np.asarray(Image.open(event.path).convert("RGB"))
-            writer.add_image("samples", pixels, event.step, dataformats="HWC")
-            writer.add_text("samples/prompts", "\n\n".join(event.prompts), event.step)
+        if picture is not None:
+            name, path, words = picture
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            writer.add_image(name, pixels, event.step, dataformats="HWC")
+            writer.add_text(f"{name}/prompts" if name == "samples" else f"{name}/words", "\n\n".join(words), event.step)
         writer.flush()
 
     def close(self) -> None:
@@ -119,8 +133,10 @@ class _Client:
     def take(self, event: Event) -> None:
         """Logs scalars and pictures."""
         numbers: dict[str, Any] = dict(numbers_of(event))
-        if isinstance(event, Sampled):
-            numbers["samples"] = self._client.Image(event.path, caption=" | ".join(event.prompts))
+        picture = picture_of(event)
+        if picture is not None:
+            name, path, words = picture
+            numbers[name] = self._client.Image(path, caption=" | ".join(words))
         if numbers:
             self._client.log(numbers, step=event.step)
 

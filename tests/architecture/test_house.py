@@ -55,7 +55,8 @@ def test_the_public_door_offers_what_it_lists():
     import studio
 
     classes = ["AnimateXPipeline", "Animation", "LoadedAdapter", "SparseConfig"]
-    assert studio.__all__ == [*classes, "animate", "background", "load_adapter"]
+    functions = ["add_random_words", "animate", "background", "delay_guidance", "load_adapter", "noisy_prompt"]
+    assert studio.__all__ == [*classes, *functions]
     assert dir(studio) == studio.__all__
     assert all(getattr(studio, name).__name__ == name for name in studio.__all__)
     with pytest.raises(AttributeError, match="it offers AnimateXPipeline"):

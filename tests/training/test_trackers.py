@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.events import Evaluated, Finished, Note, Sampled, Skipped, Step
+from training.events import Evaluated, Finished, Guarded, Note, Sampled, Skipped, Step
 from training.run_folder import record
 from training.trackers import check_trackers, numbers_of
 
@@ -110,3 +110,18 @@ def test_a_line_that_a_killed_process_left_unfinished_is_taken_off(tmp_path):
     lines = log.read_text().splitlines()
     assert log.read_text().startswith(whole) and len(lines) == 2 * len(whole.splitlines())
     assert all(json.loads(line) for line in lines)
+
+
+def test_what_a_guard_saw_is_curves_and_a_picture(tmp_path):
+    pytest.importorskip("tensorboard")
+    Image.fromarray(np.full((8, 16, 3), 90, np.uint8)).save(tmp_path / "pairs.png")
+    seen = Guarded(
+        step=3, features="latents", samples=64, copy_rate=0.25, low=0.125, high=0.5, background=0.0625,
+        background_high=0.1, loss_gap=-0.5, action="warn", path=str(tmp_path / "pairs.png"),
+    )  # fmt: skip
+    list(record(tmp_path / "run", {}, (event for event in [seen]), report_to=("tensorboard",)))
+    found = read(tmp_path / "run")
+    for name in ("copy_rate", "low", "high", "background", "loss_gap"):
+        assert [(e.step, e.value) for e in found.Scalars(f"guard/{name}")] == [(3, getattr(seen, name))]
+    (picture,) = found.Images("guard")
+    assert (picture.step, picture.width) == (3, 16)

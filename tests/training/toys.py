@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.tasks import Task
+from training.watch import Asked
 
 
 class Toy(nn.Module):
@@ -97,6 +98,13 @@ def sara(learner: Matrix) -> Any:
     return Tuned(method.attach(learner, find_scope(learner, ()), torch.Generator().manual_seed(0)))
 
 
+def slower(step: int, metrics: dict[str, float]) -> Asked:
+    """A watcher that halves the rate at step 2 and ends the run at step 4."""
+    if step == 4:
+        return Asked(stop="seen enough", complete=True)
+    return Asked(rate_factor=0.5 if step == 2 else 1.0)
+
+
 def config(**changes: object) -> TrainingConfig:
     values: dict[str, object] = {
         "steps": 6, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 2, "precision": "fp32",
@@ -115,6 +123,13 @@ if __name__ == "__main__":
         made += 1
         return "enough" if made == 3 else None
 
+    if sys.argv[2:] == ["watched"]:
+        for event in train(Toy(), config(evaluate_every=2), Path(sys.argv[1]), watch=slower, device="cpu"):
+            if event.kind in ("step", "finished"):
+                rate = getattr(event, "learning_rate", None)
+                told = f"{event.step} at {rate:.6f}" if rate else f"ends at {event.step}, {event.complete}"  # type: ignore[attr-defined]
+                print(f"process {torch.distributed.get_rank()}: {told}")  # type: ignore[attr-defined]
+        sys.exit()
     if sys.argv[2:]:  # fine-tuning; with "cramped" the second process has no memory for more than one sample
         matrix = Cramped() if sys.argv[2] == "cramped" else Matrix()
         for event in train(matrix, config(), Path(sys.argv[1]), trained=sara(matrix), device="cpu"):

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from training.config import ScheduleOptions, TrainingConfig
 from training.methods import METHODS, MethodConfig
@@ -30,6 +30,36 @@ class DataSet(_Section):
     Where one set has a weight, those without one have 1."""
     caption: str = ""
     """For files that have none; by default the folder's name."""
+
+
+class GuardOptions(_Section):
+    """Looks for copies of the trained pictures at every validation."""
+
+    action: Literal["warn", "lower-rate", "stop"] = "warn"
+    """What is done when there are some: warn only shows them, lower-rate goes on more slowly, stop ends the run with
+    the adapter as it was before."""
+    limit: float | None = Field(default=None, gt=0, lt=1)
+    """The share of copies that is surely too high, by its 95 % interval; by default any above what there is without
+    copying."""
+    samples: int = Field(default=64, ge=16, le=100_000)
+    """Pictures that are made of the trained captions; the same seeds every time."""
+    num_inference_steps: int = Field(default=10, ge=1, le=1000)
+    """Denoising steps of such a picture."""
+    features: str = Field(default="latents", min_length=1)
+    """Where pictures are compared: latents, the model's own, or a space of `studio evaluate quality --features`."""
+    quantile: float = Field(default=0.05, gt=0, lt=0.5)
+    """A picture counts as a copy when it is nearer to a trained one than this share of the held-out ones."""
+    rate_factor: float = Field(default=0.5, gt=0, lt=1)
+    """Of lower-rate: what the learning rate is multiplied by."""
+
+    @model_validator(mode="after")
+    def _above_luck(self) -> "GuardOptions":
+        if self.limit is not None and self.limit < self.quantile:
+            raise ValueError(
+                f"limit {self.limit} is below the quantile {self.quantile}, which is reached without any copying; "
+                "raise it, or leave it out"
+            )
+        return self
 
 
 class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
@@ -112,6 +142,8 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """Values in the adapter file; `save_precision` is the same."""
     report_to: tuple[TrackerName, ...] = ()
     """Programs that show the run: tensorboard, wandb, trackio; none goes to the network by itself."""
+    guard: GuardOptions | None = None
+    """Looks for copies of the trained pictures while training, see docs/guard.md; off by default."""
     cache_dir: Path | None = None
     """Where encoded files and captions are kept, to be shared by several runs; by default in the run's folder."""
 

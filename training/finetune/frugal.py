@@ -1,5 +1,8 @@
 """A learner that can do with less memory, and frozen weights of half the size."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -40,13 +43,19 @@ class FrugalLearner(FinetuneLearner):
             return super().forward(batch, task, generator)
 
     def evaluate(self) -> dict[str, float]:
-        """Measures and makes samples, with the encoders where the network is."""
+        """Measures and makes samples."""
+        with self.measuring():
+            return super().evaluate()
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Has the encoders where the network is, and half weights under autocast."""
         device = next(self.network.parameters()).device
         if self._offloaded:
             self._move_encoders(device)
         try:
             with self._cast():
-                return super().evaluate()
+                yield
         finally:
             if self._offloaded:
                 self._move_encoders(torch.device("cpu"))

@@ -1,9 +1,11 @@
 """A fine-tuning run in a folder: config, events, checkpoints, samples, the adapter and its card."""
 
 import json
+import shutil
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import torch
 from PIL import Image
 
 from training.checkpoint import latest_checkpoint, load_checkpoint, write_text
-from training.events import Evaluated, Event, Finished, Note, Sampled
+from training.events import Evaluated, Event, Finished, Guarded, Note, Sampled
 from training.finetune.cache import CacheError
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import digest
 from training.finetune.data.quarantine import write_quarantine
+from training.finetune.guard import Guard
 from training.finetune.learner import FinetuneLearner
 from training.finetune.workbench import Workbench
 from training.going import OnBatch
@@ -29,7 +32,7 @@ from training.trained import Tuned
 ADAPTER = "adapter.safetensors"
 _FREE = (
     "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_prompts",
-    "report_to", "adapter_dtype", "cache_dir",
+    "report_to", "adapter_dtype", "cache_dir", "guard",
 )  # fmt: skip
 """What may differ in a resumed run."""
 
@@ -59,7 +62,7 @@ def finetune(
         for event in train(
             made.learner, config.loop(made.rate), run, trained=Tuned(made.tuner, config), resume=resume,
             fingerprint=made.fingerprint, device=device, on_batch=on_batch,
-            should_stop=stopper(run, began, time_limit_s), should_save=saver(run),
+            should_stop=stopper(run, began, time_limit_s), should_save=saver(run), watch=made.guard,
         ):  # fmt: skip
             if is_main() and isinstance(event, Finished) and event.complete:
                 made.finish(event)
@@ -69,7 +72,7 @@ def finetune(
 
     settings = {"finetune": config.model_dump(mode="json")}
     try:
-        made = _Made(config, run, device)
+        made = _Made(config, run, device, resume=resume)
         # not before everything that the user may have got wrong has been looked at
         yield from record(run, settings, events(made), resume=resume, report_to=config.report_to)
     except CacheError as error:
@@ -79,15 +82,16 @@ def finetune(
 
 
 class _Made:
-    """A run's model, data and tuner."""
+    """A run's model, data, guard and tuner."""
 
-    def __init__(self, config: FinetuneConfig, run: Path, device: str | None) -> None:
+    def __init__(self, config: FinetuneConfig, run: Path, device: str | None, *, resume: bool) -> None:
         self.config, self.run = config, run
         self.bench = bench = Workbench(config)
         self.method, self.scope = bench.plan(config)
         # after what is quickly told to be wrong: it decodes every file
         bench.load(run / "cache", device)
         self.learner = bench.learner
+        self.guard = None if config.guard is None else Guard(config.guard, bench, run, self._write, resume=resume)
         self.tuner = bench.attach(config, self.method, self.scope)
         self.rate = config.learning_rate or self.method.learning_rate(self.tuner)
         self.fingerprint = {
@@ -107,12 +111,24 @@ class _Made:
         yield Note(step=0, text=text, counts={"trainable_parameters": count, "total_parameters": total})
 
     def finish(self, event: Finished) -> None:
-        """Writes the adapter and its card."""
-        config = self.config
-        _take_average(self.tuner, self.run)
-        notes = {"metrics": json.dumps(event.metrics)}
-        self.bench.write_adapter(self.run / ADAPTER, self.tuner, config, self.method, self.scope, notes)
-        write_text(self.run / "README.md", _card(self.tuner, config, self.run, event))
+        """Writes the adapter and its card: of the last step, or of the last one before the guard found copies."""
+        guard = self.guard
+        seen = None if guard is None else guard.last
+        if guard is not None and guard.stopped:
+            kept = guard.kept()
+            assert kept is not None
+            staged = self.run / f".{ADAPTER}.tmp"
+            shutil.copyfile(kept.adapter, staged)
+            staged.replace(self.run / ADAPTER)
+            seen, event = kept.seen, replace(event, step=kept.seen.step, metrics=kept.metrics)
+        else:
+            _take_average(self.tuner, self.run)
+            notes = {"metrics": json.dumps(event.metrics)}
+            self._write(self.run / ADAPTER, notes if seen is None else {**notes, "guard": json.dumps(seen.as_dict())})
+        write_text(self.run / "README.md", _card(self.tuner, self.config, self.run, event, seen))
+
+    def _write(self, path: Path, notes: dict[str, str]) -> None:
+        self.bench.write_adapter(path, self.tuner, self.config, self.method, self.scope, notes)
 
 
 def read_finetune(run: Path) -> FinetuneConfig | None:
@@ -141,13 +157,15 @@ def _take_average(tuner: Tuner, run: Path) -> None:
     tuner.refresh()
 
 
-def _card(tuner: Tuner, config: FinetuneConfig, run: Path, event: Finished) -> str:
+def _card(tuner: Tuner, config: FinetuneConfig, run: Path, event: Finished, seen: Guarded | None) -> str:
     metrics = "".join(f"- {name}: {value:.4g}\n" for name, value in event.metrics.items())
+    guarded = "" if seen is None else f"- guard, step {seen.step}: {seen.worded()}\n"
     size = (run / ADAPTER).stat().st_size
     return (
         f"# {run.name}\n\nAn adapter for {config.model}, trained by animatex-studio.\n\n"
         f"- method: {config.method} {json.dumps(config.method_options)}\n"
         f"- scope: {' '.join(config.scope) or 'everything'}\n"
-        f"- numbers trained: {tuner.count:,}, {size:,} bytes\n- steps: {event.step}, {event.seconds:.0f} s\n{metrics}\n"
+        f"- numbers trained: {tuner.count:,}, {size:,} bytes\n- steps: {event.step}, {event.seconds:.0f} s; "
+        f"{event.reason}\n{metrics}{guarded}\n"
         f"Use it with `studio animate --adapter {ADAPTER}`, or in any pipeline with `studio.load_adapter`.\n"
     )

@@ -74,6 +74,8 @@ class TrainRequest(RunRequest):
     """How the rate goes: constant, linear, cosine, power and others, see docs/training-options.md."""
     lr_warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Steps in which the rate rises. By default 0."""
+    guard: Literal["warn", "lower-rate", "stop"] | None = None
+    """Looks for copies of the trained pictures at every validation, and does this when there are some."""
     resolution: Annotated[int, Field(ge=32, le=4096, multiple_of=16), Unit("px")] | None = None
     """Pictures are scaled to the area of a square of this side. By default 128."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -102,7 +104,7 @@ def run_train(request: TrainRequest, console: Console) -> Result:
     from training.recipes import RECIPES
     from training.recipes.run import load_recipes
 
-    odd = [name for name in ("config", *_FINETUNE_FLAGS) if getattr(request, name)]
+    odd = [name for name in ("config", "guard", *_FINETUNE_FLAGS) if getattr(request, name)]
     if odd:
         flag = odd[0].replace("_", "-")
         raise RequestError(f"--{flag} is for fine-tuning and --recipe trains the mini family; give one of the two")
@@ -133,7 +135,8 @@ def _run_finetune(request: TrainRequest, console: Console) -> Result:
         value = getattr(request, flag)
         if value not in (None, (), False):
             flags[name] = [{"folder": str(value)}] if name == "data" else value
-    config = finetune_config(request.config, read_settings(request.set), flags)
+    guard = {} if request.guard is None else {"guard.action": request.guard}
+    config = finetune_config(request.config, {**guard, **read_settings(request.set)}, flags)
     run = request.output_dir or Path("runs") / config.method
     if run.is_file():
         raise RequestError(f"--output-dir {run}: is a file; name a folder")
@@ -280,11 +283,11 @@ def _watch(
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the run has been saved.
     """
-    from training.events import Evaluated, Finished, Note, OutOfMemory, Saved, Skipped, Step
+    from training.events import Evaluated, Finished, Guarded, Note, OutOfMemory, Saved, Skipped, Step
 
     began, made, losses = time.monotonic(), 0, dict[str, float]()
     last: Finished | None = None
-    saved = ""
+    saved, guarded = "", dict[str, object]()
     with _stopped_by_ctrl_c(run) as pressed:
         for event in events:
             if isinstance(event, Step):
@@ -296,6 +299,9 @@ def _watch(
                 counts.update(event.counts)
             elif isinstance(event, Evaluated):
                 console.say(f"step {event.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in event.metrics.items()))
+            elif isinstance(event, Guarded):
+                guarded = {"guard": event.as_dict()}
+                console.say(f"step {event.step}: {event.worded()}")
             elif isinstance(event, OutOfMemory):
                 console.note(f"step {event.step}: out of memory; {event.remedy}, and the step is made again")
             elif isinstance(event, Skipped):
@@ -310,14 +316,17 @@ def _watch(
         raise KeyboardInterrupt(
             f"interrupted at step {last.step}, saved in {saved or run}; go on with `studio resume {run}`"
         )
-    state = "done" if last.complete else f"stopped ({last.reason}); go on with `studio resume {run}`"
+    if last.complete:
+        state = "done" if last.reason == "all steps done" else last.reason
+    else:
+        state = f"stopped ({last.reason}); go on with `studio resume {run}`"
     console.say(f"{run}: {last.step} steps, {state}")
     seconds = time.monotonic() - began
     return {
         "run": str(run), "steps": last.step, "complete": last.complete, "reason": last.reason,
         "loss": losses.get("loss"), "losses": losses, "metrics": last.metrics,
         "seconds": round(seconds, 3), "seconds_per_step": round(seconds / made, 4) if made else None,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(), **guarded,
     }  # fmt: skip
 
 

@@ -1,0 +1,285 @@
+"""The guard: looks for copies of the trained pictures while training, and says what should come of them."""
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from models.loading import resolve_folder
+from pose.media import to_uint8
+from training.checkpoint import write_text
+from training.events import Guarded, Note
+from training.finetune.config import FinetuneConfig, GuardOptions
+from training.finetune.data import Sample, View
+from training.finetune.data.likeness import find_twins
+from training.finetune.latent_space import LATENTS, LatentSpace
+from training.finetune.pairs import Pair, draw_pairs
+from training.finetune.workbench import Workbench
+from training.metrics.features import FeatureSpace, open_features
+from training.metrics.memorization import Rate, copy_rate, worst_pairs
+from training.metrics.softness import blurred, mean_step, softening
+from training.watch import Asked
+
+FIRST_SEED: Final = 3_000_000
+"""Of the samples; no others begin there."""
+_KEPT, _ADAPTER = "guard", "adapter.safetensors"
+_PAIRS: Final = 8
+"""Pairs in a picture."""
+_HELD_OUT: Final = 256
+"""Held-out pictures that are compared; more only take longer."""
+_MEASURED: Final = 32
+"""Trained and held-out pictures whose losses are compared, and those whose softness is."""
+
+Keep = Callable[[Path, dict[str, str]], None]
+"""Writes an adapter of the weights as they are, with notes."""
+
+
+class GuardError(ValueError):
+    """What a guard needs is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """The model as it was when the guard last found it within its limit."""
+
+    adapter: Path
+    seen: Guarded
+    metrics: dict[str, float]
+
+
+class Guard:
+    """Measures the network as it is, with the same captions, seeds and noise every time.
+
+    Nothing is remembered from one measurement to the next but what lies in the run's folder, so that a resumed run is
+    asked for the same.
+    """
+
+    def __init__(self, options: GuardOptions, bench: Workbench, run: Path, keep: Keep, *, resume: bool) -> None:
+        """Looks at the data and encodes it.
+
+        Args:
+            keep: called while the model is within the limit, where the run may be stopped later.
+
+        Raises:
+            GuardError: there are too few pictures, or some are on both sides of the split.
+            ValueError: there is no such feature space.
+        """
+        self._options, self._bench, self._run, self._keep = options, bench, run, keep
+        self.last: Guarded | None = None
+        """What was seen last."""
+        if not resume:
+            shutil.rmtree(run / _KEPT, ignore_errors=True)
+        _check_tasks(bench)
+        trained = list({sample.piece: sample for sample in bench.samples}.values())
+        held_out = list({sample.piece: sample for sample in bench.held_out}.values())
+        _check_counts(len(trained), len(held_out), options.quantile)
+        _check_twins(trained, held_out)
+        # all are compared on one canvas, whatever their shapes
+        self._size = Counter(sample.size for sample in trained).most_common(1)[0][0]
+        mirrors = (False, True) if bench.config.flip else (False,)
+        self._views = [View(sample=s, caption=s.caption, mirrored=m) for s in trained for m in mirrors]
+        self._space = self._open(options.features)
+        self._of_trained = self._encode(self._views)
+        few = [held_out[k] for k in _spread(len(held_out), min(len(held_out), _HELD_OUT))]
+        self._unseen = [View(sample=s, caption=s.caption) for s in few]
+        self._asked = [trained[k] for k in _spread(len(trained), options.samples)]
+        some = min(len(trained), len(held_out), _MEASURED)
+        self._measured = [[side[k] for k in _spread(len(side), some)] for side in (trained, held_out)]
+
+    def __call__(self, step: int, metrics: dict[str, float]) -> Asked:
+        """Measures, draws the nearest pairs, and asks for the action where there are too many copies."""
+        with self._bench.learner.measuring():
+            made = self._make()
+            shown = torch.stack([self._canvas(picture) for picture in made])
+            found, unseen = self._space(shown), self._of_held_out(shown)
+            gap = self._loss_gap()
+        rate = copy_rate(found, self._of_trained, unseen, quantile=self._options.quantile)
+        exceeded = rate.low > self._options.limit if self._options.limit is not None else rate.above_background
+        path = self._run / "samples" / f"guard-step-{step}.png"
+        event = Guarded(
+            step=step, features=self._space.name, samples=len(made), copy_rate=rate.value, low=rate.low,
+            high=rate.high, background=rate.background, background_high=rate.background_high, loss_gap=gap,
+            action=self._options.action if exceeded and step else "none", path=str(path),
+        )  # fmt: skip
+        draw_pairs(path, self._pairs(made, found, rate), f"step {step}: {event.worded()}")
+        self.last = event
+        if not exceeded:
+            if step and self._options.action == "stop":
+                self._write_kept(event, metrics)
+            return Asked(events=(event,))
+        return self._act(event)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last look ended the run."""
+        return self.last is not None and self.last.action == "stop"
+
+    def kept(self) -> Kept | None:
+        """The model as it was before there were copies; None where no look at it found none."""
+        path = self._run / _KEPT / "kept.json"
+        if not path.is_file():
+            return None
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Kept(adapter=self._run / _KEPT / _ADAPTER, seen=Guarded(**told["seen"]), metrics=told["metrics"])
+
+    def _write_kept(self, event: Guarded, metrics: dict[str, float]) -> None:
+        folder = self._run / _KEPT
+        folder.mkdir(parents=True, exist_ok=True)
+        self._keep(folder / _ADAPTER, {"metrics": json.dumps(metrics), "guard": json.dumps(event.as_dict())})
+        write_text(folder / "kept.json", json.dumps({"seen": asdict(event), "metrics": metrics}))
+
+    def _act(self, event: Guarded) -> Asked:
+        def said(text: str) -> tuple[Guarded, Note]:
+            return event, Note(step=event.step, text=f"guard: step {event.step}: {text}; the pairs are in {event.path}")
+
+        if event.action == "none":
+            return Asked(
+                events=said(
+                    f"before any training {event.copy_rate:.0%} of the samples are as near to trained pictures as "
+                    f"{event.background:.0%} of the held-out ones: the model may know them, or {event.features} does "
+                    "not tell its samples apart; set guard.limit above that, or other guard.features"
+                )
+            )
+        copies = f"{event.copy_rate:.0%} of the samples are copies of trained pictures"
+        if event.action == "warn":
+            return Asked(events=said(copies))
+        if event.action == "lower-rate":
+            factor = self._options.rate_factor
+            return Asked(events=said(f"{copies}; the learning rate is multiplied by {factor:g}"), rate_factor=factor)
+        kept = self.kept()
+        if kept is None:
+            stop = (
+                f"the guard found copies at step {event.step}, its first look; begin anew in another folder with "
+                f"validation_steps below {event.step}, fewer trained numbers or a lower learning_rate"
+            )
+            return Asked(events=said(copies), stop=stop)
+        stop = f"the guard found copies at step {event.step}; the adapter is that of step {kept.seen.step}"
+        return Asked(events=said(copies), stop=stop, complete=True)
+
+    def _open(self, name: str) -> FeatureSpace:
+        if name == LATENTS:
+            return LatentSpace(self._bench.family, self._size)
+        device = next(self._bench.network.parameters()).device
+        return open_features(name, resolve_folder("mini"), device=device)
+
+    def _make(self) -> list[Float[Tensor, "3 height width"]]:
+        """A sample of each caption, in the shape of its picture."""
+        config, made = self._bench.config, dict[int, Tensor]()
+        for size in sorted({sample.size for sample in self._asked}):
+            own = [k for k, sample in enumerate(self._asked) if sample.size == size]
+            pictures = self._bench.family.sample_many(
+                [_told(config, self._asked[k]) for k in own], size, [FIRST_SEED + k for k in own],
+                steps=self._options.num_inference_steps,
+            )  # fmt: skip
+            made |= {k: p.permute(2, 0, 1).float() / 255 for k, p in zip(own, pictures, strict=True)}
+        return [made[k] for k in range(len(self._asked))]
+
+    def _loss_gap(self) -> float:
+        """Grows with memorizing; pictures that are harder than others move all of the curve."""
+        learner = self._bench.learner
+        seen, unseen = (float(learner.losses_at_fixed_noise(side, learner.tasks[0]).mean()) for side in self._measured)
+        return unseen - seen
+
+    def _of_held_out(self, shown: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "n dim"]:
+        """Features of held-out pictures as soft as the samples, which by that alone are near to all others."""
+        sharp = torch.stack([self._canvas(_middle(view)) for view in self._unseen[:_MEASURED]])
+        sigma = softening(sharp, mean_step(shown))
+        if not sigma:
+            return self._encode(self._unseen)
+        return torch.cat([self._space(blurred(self._canvas(_middle(view))[None], sigma)) for view in self._unseen])
+
+    def _encode(self, views: Sequence[View]) -> Float[Tensor, "n dim"]:
+        """Features, kept on disk by what they are made of."""
+        space = self._space
+        how = f"guard {space.name} {space.version} {space.device.type} {self._size}"
+        return torch.stack(
+            [
+                self._bench.cache.get(
+                    f"{how} {view.key}",
+                    lambda view=view: {"features": space(self._canvas(_middle(view))[None])[0]},  # type: ignore[misc]
+                )["features"]
+                for view in views
+            ]
+        )
+
+    def _canvas(self, picture: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 rows columns"]:
+        width, height = self._size
+        if picture.shape[1:] == (height, width):
+            return picture
+        return F.interpolate(picture[None], size=(height, width), mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+    def _pairs(self, made: Sequence[Tensor], found: Float[Tensor, "n dim"], rate: Rate) -> list[Pair]:
+        copies = round(rate.value * rate.count)  # the nearest ones, by definition
+        pairs = []
+        for rank, (k, j) in enumerate(worst_pairs(found, self._of_trained, _PAIRS).tolist()):
+            view = self._views[j]
+            pairs.append(
+                Pair(
+                    sample=to_uint8(made[k][None])[0], nearest=to_uint8(_middle(view)[None])[0],
+                    name=view.sample.path.name, copied=rank < copies,
+                    distance=float((found[k] - self._of_trained[j]).norm()),
+                )
+            )  # fmt: skip
+        return pairs
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` places, evenly spread, or all of them again and again."""
+    return [k % count if wanted > count else k * count // wanted for k in range(wanted)]
+
+
+def _told(config: FinetuneConfig, sample: Sample) -> str:
+    return f"{config.trigger} {sample.caption}".strip()
+
+
+def _middle(view: View) -> Float[Tensor, "3 height width"]:
+    """A picture, or the middle frame of a clip, in 0..1."""
+    pixels = view.pixels()
+    return pixels[len(pixels) // 2] / 2 + 0.5
+
+
+def _check_tasks(bench: Workbench) -> None:
+    seeing = [task.name for task in bench.learner.tasks if task.name in bench.family.conditioned]
+    if seeing:
+        raise GuardError(
+            f"guard: {' and '.join(seeing)} sees more than text, and the guard looks at what a model makes of text "
+            "alone; leave [guard] out, or train text-to-image"
+        )
+
+
+def _check_counts(trained: int, held_out: int, quantile: float) -> None:
+    need, total = math.ceil(1 / quantile), trained + held_out
+    if held_out >= need:
+        return
+    if total > need:
+        fix = f"set validation_share = {math.ceil(1000 * need / total) / 1000:g}"
+    else:
+        fix = f"add {need + 1 - total} pictures or more, or leave [guard] out"
+    raise GuardError(
+        f"guard: a copy rate at the {quantile:.0%} quantile needs {need} held-out pictures, and {held_out} of {total} "
+        f"are; {fix}"
+    )
+
+
+def _check_twins(trained: Sequence[Sample], held_out: Sequence[Sample]) -> None:
+    learned = {sample.piece for sample in trained}
+    leaked = [
+        f"{other.path} shows what {one.path} does"
+        for one, other in find_twins([*trained, *held_out])
+        if one.piece in learned and other.piece not in learned
+    ]
+    if leaked:
+        more = f"; and {len(leaked) - 5} more" if len(leaked) > 5 else ""
+        raise GuardError(
+            f"guard: {len(leaked)} held-out pictures look like trained ones, so nothing can be measured against them: "
+            f"{'; '.join(leaked[:5])}{more}. Remove one of each pair (`studio data check` finds them all)"
+        )
