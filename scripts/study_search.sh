@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The study of MemControl in docs/search.md: which parameters to train, searched for on 100 and on 300 chest X-rays,
+# beside fixed methods at equal training steps. About 80 minutes on two cores: one process a size.
+#
+#     scripts/study_search.sh MODEL XRAYS OUT      # a model that makes pictures of text (scripts/study_methods.sh
+#                                                  # makes one), a folder with metadata.jsonl
+#     .venv/bin/python benchmarks/memcontrol_study.py OUT
+set -euo pipefail
+model=$(realpath "$1") xrays=$(realpath "$2") out=$3
+bin="$(cd "$(dirname "$0")/.." && pwd)/.venv/bin"
+mkdir -p "$out"
+out=$(realpath "$out")
+export OMP_NUM_THREADS=1
+
+pictures() { # COUNT SEED: so many to train, 200 others held out
+    "$bin/python" - "$xrays" "$out/data-$1-$2" "$1" "$2" <<'PY'
+import json, random, shutil, sys
+from pathlib import Path
+source, folder, count, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
+folder.mkdir(exist_ok=True)
+chosen = random.Random(seed).sample(rows, count + 200)
+for row in chosen:
+    shutil.copy(source / row["file_name"], folder)
+(folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, chosen)))
+PY
+}
+
+study() { # COUNT SEED NAME STRATEGY METHOD SITES RATES
+    "$bin/studio" search "$out/$1-$2.toml" --output-dir "$out/study-$1-$2-$3" --strategy "$4" --seed "$2" \
+        --budget-steps 3000 --set method="$5" --set search.sites="$6" --set search.learning_rate="$7"
+}
+
+size() { # COUNT
+    for seed in 0 1; do
+        pictures "$1" "$seed"
+        cat > "$out/$1-$seed.toml" <<TOML
+model = "$model"
+resolution = 64
+max_train_steps = 600
+train_batch_size = 8
+lr_warmup_steps = 10
+seed = $seed
+validation_share = $("$bin/python" -c "print(200.5 / ($1 + 200))")
+cache_dir = "cache-$1"
+data = [{folder = "data-$1-$seed"}]
+[search]
+samples = 64
+final_samples = 128
+checkpoints = [75, 150, 300, 600]
+reference = [1.0, 0.5]
+early_stop = false
+TOML
+        study "$1" "$seed" memcontrol-2 memcontrol-2 full layers '[3e-4, 1e-2]'
+        study "$1" "$seed" nsga2 nsga2 full layers '[3e-4, 1e-2]'
+        for method in full lora difffit svdiff; do
+            rates='[1e-3, 3e-2]'
+            [ "$method" = full ] && rates='[3e-4, 1e-2]'
+            study "$1" "$seed" "$method" memcontrol-2 "$method" '["*"]' "$rates"
+        done
+    done
+}
+
+size 100 & first=$!
+size 300 & second=$!
+wait "$first" && wait "$second"
