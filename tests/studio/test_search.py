@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from training.methods.adapter import load_adapter
@@ -25,7 +26,9 @@ def config(tmp_path_factory):
     tiny_pipeline().save_pretrained(place / "tiny")
     (place / "things").mkdir()
     for k in range(52):
-        Image.new("RGB", (32, 32), (5 * k, 40, 250 - 4 * k)).save(place / "things" / f"{k}.png")
+        # pictures that look alike must not lie on both sides
+        colours = torch.randint(256, (8, 8, 3), generator=torch.Generator().manual_seed(k)).byte()
+        Image.fromarray(colours.numpy()).resize((32, 32)).save(place / "things" / f"{k}.png")
     (place / "search.toml").write_text(
         f"model = {json.dumps(str(place / 'tiny'))}\nmethod = 'full'\nresolution = 32\nmax_train_steps = 4\n"
         "train_batch_size = 2\nvalidation_share = 0.8\nmixed_precision = 'fp32'\ncache_dir = 'cache'\n"
@@ -92,7 +95,7 @@ def test_a_search_leaves_a_front_with_an_adapter_behind_every_point(study):
 def test_a_search_that_is_killed_and_started_again_leaves_the_same_ledger(study, config, tmp_path):
     straight, _ = study
     folder = tmp_path / "killed"
-    for seconds in (9, 12):
+    for seconds in (10,):
         process = subprocess.Popen(command(config, folder, 5), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
@@ -155,8 +158,26 @@ def test_what_is_wrong_is_told_before_anything_is_trained(studio, config, tmp_pa
 @pytest.mark.slow
 def test_another_setting_is_refused_by_name(study, config, studio):
     folder, _ = study
+    setup = (folder / "setup.json").read_bytes()
     done = studio(*command(config, folder, 5)[3:-1], "--set", "search.samples=17", "--json")
+    assert (folder / "setup.json").read_bytes() == setup
     assert done.code == 2 and re.search(r"search\.samples|objectives", done.result["error"])
+
+
+@pytest.mark.slow
+def test_a_database_holds_several_studies_by_their_names(config, studio, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    for name in ("one", "two"):
+        words = command(config, tmp_path / name, 2)[3:-1]
+        done = studio(
+            *words, "--storage", storage, "--set", "max_train_steps=2", "--set", "search.checkpoints=[2]", "--json"
+        )
+        assert done.code == 0, done.err
+    assert not (tmp_path / "one" / "ledger.jsonl").exists()
+    shown = studio("search", "show", tmp_path / "one", "--storage", storage, "--json")
+    assert shown.code == 2 and "one" in shown.result["error"] and "two" in shown.result["error"]
+    shown = studio("search", "show", tmp_path / "one", "--storage", storage, "--name", "one", "--json")
+    assert shown.code == 0 and shown.result["trials"] == 2
 
 
 def test_a_folder_without_a_study_is_told(studio, tmp_path):

@@ -20,7 +20,7 @@ from training.checkpoint import write_text
 from training.events import Guarded, Note
 from training.finetune.config import FinetuneConfig, GuardOptions
 from training.finetune.data import Sample, View
-from training.finetune.data.likeness import find_twins
+from training.finetune.data.leakage import find_leakage, refuse_leakage
 from training.finetune.latent_space import LATENTS, LatentSpace
 from training.finetune.pairs import Pair, draw_pairs
 from training.finetune.workbench import Workbench
@@ -70,7 +70,8 @@ class Guard:
             keep: called while the model is within the limit, where the run may be stopped later.
 
         Raises:
-            GuardError: there are too few pictures, or some are on both sides of the split.
+            GuardError: there are too few pictures.
+            LeakageError: some are on both sides of the split.
             ValueError: there is no such feature space.
         """
         self._options, self._bench, self._run, self._keep = options, bench, run, keep
@@ -82,7 +83,7 @@ class Guard:
         trained = list({sample.piece: sample for sample in bench.samples}.values())
         held_out = list({sample.piece: sample for sample in bench.held_out}.values())
         _check_counts(len(trained), len(held_out), options.quantile)
-        _check_twins(trained, held_out)
+        refuse_leakage(find_leakage(trained, held_out), who="guard")
         # all are compared on one canvas, whatever their shapes
         self._size = Counter(sample.size for sample in trained).most_common(1)[0][0]
         mirrors = (False, True) if bench.config.flip else (False,)
@@ -268,18 +269,3 @@ def _check_counts(trained: int, held_out: int, quantile: float) -> None:
         f"guard: a copy rate at the {quantile:.0%} quantile needs {need} held-out pictures, and {held_out} of {total} "
         f"are; {fix}"
     )
-
-
-def _check_twins(trained: Sequence[Sample], held_out: Sequence[Sample]) -> None:
-    learned = {sample.piece for sample in trained}
-    leaked = [
-        f"{other.path} shows what {one.path} does"
-        for one, other in find_twins([*trained, *held_out])
-        if one.piece in learned and other.piece not in learned
-    ]
-    if leaked:
-        more = f"; and {len(leaked) - 5} more" if len(leaked) > 5 else ""
-        raise GuardError(
-            f"guard: {len(leaked)} held-out pictures look like trained ones, so nothing can be measured against them: "
-            f"{'; '.join(leaked[:5])}{more}. Remove one of each pair (`studio data check` finds them all)"
-        )

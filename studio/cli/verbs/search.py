@@ -38,6 +38,8 @@ class SearchRequest(Request):
     storage: str | None = None
     """Where the ledger is kept: sqlite:///FILE or postgresql://HOST/DATABASE for several machines. By default a file
     in the study's folder."""
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The study's name in a database; by default that of its folder."""
     seed_configs: Path | None = None
     """Candidates to begin with: a JSON file, or the folder of another study, whose front is taken."""
     set: tuple[str, ...] = ()
@@ -57,6 +59,8 @@ class SearchShowRequest(Request):
     """The study's folder."""
     storage: str | None = None
     """Where its ledger is kept, as it was given to `studio search`."""
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The study's name, where the database holds several."""
     limit: Annotated[float, Field(gt=0, le=1)] | None = None
     """The highest copy rate that is acceptable; by default the study's, else the knee of the front is recommended."""
     point: Annotated[str, Field(pattern=r"^\d+:\d+$")] | None = None
@@ -95,11 +99,13 @@ def run_search(request: SearchRequest, console: Console) -> Result:
         f"{len(inner.search_side)} judge the search and {len(inner.final_side)} the final choice"
     )
     seeds = _seeds(request.seed_configs, header.space)
-    write_setup(request.output_dir, inner.setup)
     teller = _Teller(console, header.budget)
     inner.on_step = teller.on_step
     try:
-        for entry in bilevel(request.output_dir, header, inner, storage=request.storage, seeds=seeds):
+        events = bilevel(request.output_dir, header, inner, storage=request.storage, seeds=seeds)
+        for number, entry in enumerate(events):
+            if number == 0:  # not before the study that may be there has been found to be the same
+                write_setup(request.output_dir, inner.setup)
             if isinstance(entry, Ended):
                 console.say(f"{entry.reason}" + (f"; {entry.running} still run elsewhere" if entry.running else ""))
             else:
@@ -108,7 +114,7 @@ def run_search(request: SearchRequest, console: Console) -> Result:
         raise KeyboardInterrupt(
             f"interrupted; nothing is lost: the same command goes on with the study in {request.output_dir}"
         ) from None
-    study = open_study(request.output_dir, request.storage)
+    study = open_study(request.output_dir, request.storage, name=header.name)
     finals = _judge_front(study, inner, console)
     write_report(study, finals)
     return _result(study, console)
@@ -119,7 +125,7 @@ def run_show(request: SearchShowRequest, console: Console) -> Result:
     from studio.search_report import read_finals, write_report
     from training.search.study import open_study
 
-    study = open_study(request.study, request.storage)
+    study = open_study(request.study, request.storage, name=request.name)
     write_report(study, read_finals(study.folder))
     result = dict(_result(study, console, request.limit, request.point))
     if request.write is not None:
@@ -171,8 +177,9 @@ def _header(request: SearchRequest, settings: "SearchSettings", inner: "InnerTra
     else:
         budget = Budget(trials=request.trials or DEFAULT_TRIALS)
     told = f"({inner.features}, N={settings.samples})"
+    name = request.name or request.output_dir.absolute().name
     return Header(
-        name=request.output_dir.absolute().name, space=inner.space, budget=budget, strategy=request.strategy,
+        name=name, space=inner.space, budget=budget, strategy=request.strategy,
         seed=request.seed, limit=settings.limit, early_stop=settings.early_stop, reference=settings.reference,
         objectives=(f"kd{told}", f"copy-rate{told}"), fingerprint={**inner.fingerprint(), "version": our_version()},
     )  # fmt: skip
@@ -263,8 +270,9 @@ def _result(study: "Study", console: Console, limit: float | None = None, point:
             f"{row.quality:8.4f} {row.copying:7.3f}   {final}"
         )
     chosen = choose(study, finals, limit=limit, name=point)
+    limit = study.header.limit if limit is None else limit
     if chosen is None:
-        console.say(f"no point copies at most {limit if limit is not None else study.header.limit:g}")
+        console.say("nothing is measured yet" if limit is None else f"no point copies at most {limit:g}")
     else:
         console.say(f"recommended: {name_of(chosen)}" + (f", {chosen.adapter}" if chosen.adapter else ""))
     console.say(

@@ -10,6 +10,7 @@ from PIL import Image
 from training.checkpoint import load_checkpoint
 from training.events import Finished, Guarded, Note, Step
 from training.finetune.config import FinetuneConfig
+from training.finetune.data.leakage import LeakageError
 from training.finetune.guard import GuardError
 from training.finetune.run import finetune, read_finetune
 from training.methods.adapter import load_adapter
@@ -230,7 +231,7 @@ def test_near_duplicates_on_both_sides_are_refused_by_name(model, tmp_path):
         bench.load(tmp_path / "cache", "cpu")
         if unseen in [s.path for s in bench.held_out] and trained in [s.path for s in bench.samples]:
             break
-    with pytest.raises(GuardError, match=f"{unseen.name} shows what .*{trained.name} does"):
+    with pytest.raises(LeakageError, match=f"guard: .*{unseen.name} shows what .*{trained.name} does"):
         list(finetune(told, tmp_path / "run", device="cpu"))
 
 

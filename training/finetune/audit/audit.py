@@ -25,7 +25,7 @@ from training.finetune.audit.network import (
     magnitude_of,
     pia_of,
 )
-from training.finetune.audit.pairs import look_for_twins, refuse_leakage
+from training.finetune.audit.pairs import look_for_twins
 from training.finetune.audit.report import Audit
 from training.finetune.audit.samples import (
     Asked,
@@ -37,6 +37,7 @@ from training.finetune.audit.samples import (
     spread,
 )
 from training.finetune.audit.shown import find_pairs, find_risks
+from training.finetune.data.leakage import refuse_leakage
 from training.finetune.families import LevelError
 from training.finetune.opened import OpenedRun, open_run
 from training.metrics.features import FeatureSpace
@@ -92,7 +93,7 @@ def audit_run(
         )
     twins = look_for_twins(opened)
     if not options.allow_leakage:
-        refuse_leakage(twins)
+        refuse_leakage(twins.leaked, fix=" and train again, or report all the same with --allow-leakage")
     canaries, seeds = find_canaries(opened), options.seeds_per_caption
     asked = ask_captions(trained, options.samples, seeds, options.seed)
     main = len(asked)

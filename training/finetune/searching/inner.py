@@ -14,6 +14,7 @@ from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.events import Saved, Step
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import Sample, digest
+from training.finetune.data.leakage import find_leakage, refuse_leakage
 from training.finetune.latent_space import LatentSpace
 from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD_OUT, Judge, Judged
 from training.finetune.searching.settings import SearchSettings
@@ -55,6 +56,7 @@ class InnerTraining:
 
         Raises:
             ValueError: the model, a site or the data are wrong, or too few pictures are held out.
+            LeakageError: held-out pictures look like trained ones.
         """
         self.config, self.settings = config, settings
         self.on_step: Callable[[int, int], None] = lambda done, total: None
@@ -67,6 +69,7 @@ class InnerTraining:
         self.setup = Setup(config=config, settings=settings, sites=sites, trained=len(self.bench.samples))
         self._device = device
         self.search_side, self.final_side = _halves(self.bench)
+        refuse_leakage(find_leakage(self.bench.samples, self.bench.held_out), who="search")
         self._features = features or LatentSpace(self.bench.family, self.bench.samples[0].size)
         self._judge = self._judge_by(self.search_side, settings.samples, FIRST_SEED)
         rate = config.learning_rate or self._usual_rate()

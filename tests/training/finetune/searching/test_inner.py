@@ -16,10 +16,16 @@ from training.search.space import Candidate
 SETTINGS = {"samples": 16, "final_samples": 16, "num_inference_steps": 2, "checkpoints": (1, 2, 4)}
 
 
+def blotches(seed):
+    """A picture that looks like no other one's."""
+    colours = torch.randint(256, (8, 8, 3), generator=torch.Generator().manual_seed(seed)).byte()
+    return Image.fromarray(colours.numpy()).resize((32, 32))
+
+
 def make(animator, folder, count=52, *, settings=None, **more):
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for k in range(count):
-        Image.new("RGB", (32, 32), (5 * k % 256, 40, 255 - 4 * k % 256)).save(folder / "data" / f"{k}.png")
+        blotches(k).save(folder / "data" / f"{k}.png")
     told = {
         "model": str(animator), "data": (DataSet(folder=folder / "data"),), "resolution": 32, "max_train_steps": 4,
         "train_batch_size": 2, "method": "full", "learning_rate": 0.01, "mixed_precision": "fp32",
@@ -118,6 +124,18 @@ def test_the_final_choice_looks_at_other_pictures_and_seeds(inner, candidate, tm
 def test_too_few_held_out_pictures_are_told(animator, tmp_path):
     with pytest.raises(ValueError, match=r"1 pictures are trained and 4 held out: a search needs 40 held-out ones"):
         make(animator, tmp_path, 5)
+
+
+def test_pictures_on_both_sides_are_told(animator, tmp_path):
+    make(animator, tmp_path)  # its pictures alone have none
+    for number in range(12):  # the same by sight, not by bytes: they fall on either side
+        picture = blotches(1000)
+        picture.putpixel((number, 0), (0, 0, 0))
+        picture.save(tmp_path / "data" / f"twin-{number}.png")
+    with pytest.raises(
+        ValueError, match=r"search: \d+ held-out pictures look like trained ones.*twin-\d+.png shows what"
+    ):
+        make(animator, tmp_path)
 
 
 def test_an_option_that_the_method_does_not_have_is_told(animator, tmp_path):
