@@ -18,6 +18,9 @@ LOSSES: Final = ("validation_loss", "loss_at_fixed_noise")
 OnProgress = Callable[[str, float], None]
 """Told what is done and how far (0..1) it is."""
 
+SCORED_BY = "scored_by.json"
+"""In a run: what it was scored with, so that it is scored again with anything else."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -141,15 +144,21 @@ class Comparison:
         run = self._folder / variant.name
         if row.error is not None:
             return row
-        if not (run / SCORES).is_file():
+        if not (run / SCORES).is_file() or self._scored_by(run) != list(self._score):
             found = self._do(["evaluate", "quality", str(run), *self._score], run, "scoring")
             if "error" in found:
                 return replace(row, error=found["error"])
+            with moved_in(run / SCORED_BY) as path:
+                path.write_text(json.dumps(list(self._score)), encoding="utf-8")
         scores: dict[str, float] = {}
         for score in json.loads((run / SCORES).read_text(encoding="utf-8")):
             # a run that was scored in several spaces by hand stands in the table by the first
             scores.setdefault(score["name"], score["value"])
         return replace(row, scores=scores)
+
+    def _scored_by(self, run: Path) -> object:
+        path = run / SCORED_BY
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def _config_of(self, variant: Variant) -> Path:
         """Writes what `studio train` is told; the options of the config belong to its own method."""

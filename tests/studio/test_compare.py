@@ -52,6 +52,10 @@ def test_methods_are_trained_scored_and_written_side_by_side_and_not_twice(studi
 
     other = studio(*words, "--methods", "norms")  # the last flag counts
     assert other.code == 0 and len(other.result["rows"]) == 1
+    scores = tmp_path / "out" / "norms" / "scores.json"
+    assert {row["samples"] for row in json.loads(scores.read_text()) if row["name"] == "kd"} == {4}
+    assert studio(*words, "--methods", "norms", "--samples", 5).code == 0
+    assert {row["samples"] for row in json.loads(scores.read_text()) if row["name"] == "kd"} == {5}
     changed = tmp_path / "changed.toml"
     changed.write_text(config.read_text().replace("max_train_steps = 2", "max_train_steps = 3"))
     (tmp_path / "red things").mkdir()

@@ -201,7 +201,7 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Reads a TOML file; folders in it are relative to it.
+    """Reads a TOML file; folders in it are relative to it, and absolute afterwards: a run goes on from anywhere.
 
     Raises:
         ValueError: it cannot be read as TOML.
@@ -215,9 +215,9 @@ def read_config(path: Path) -> dict[str, Any]:
     sets = values.get("data")
     for data in sets if isinstance(sets, list) else ():
         if isinstance(data, dict) and isinstance(data.get("folder"), str):
-            data["folder"] = str(path.parent / data["folder"])
+            data["folder"] = str((path.parent / data["folder"]).absolute())
     if isinstance(values.get("cache_dir"), str):
-        values["cache_dir"] = str(path.parent / values["cache_dir"])
+        values["cache_dir"] = str((path.parent / values["cache_dir"]).absolute())
     return values
 
 

@@ -134,7 +134,7 @@ def _run_finetune(request: TrainRequest, console: Console) -> Result:
     for flag, name in _FINETUNE_FLAGS.items():
         value = getattr(request, flag)
         if value not in (None, (), False):
-            flags[name] = [{"folder": str(value)}] if name == "data" else value
+            flags[name] = [{"folder": str(value.absolute())}] if name == "data" else value
     guard = {} if request.guard is None else {"guard.action": request.guard}
     config = finetune_config(request.config, {**guard, **read_settings(request.set)}, flags)
     run = request.output_dir or Path("runs") / config.method
