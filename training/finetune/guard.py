@@ -79,7 +79,7 @@ class Guard:
         """What was seen last."""
         if not resume:
             shutil.rmtree(run / _KEPT, ignore_errors=True)
-        _check_tasks(bench)
+        bench.refuse_conditions("guard")
         trained = list({sample.piece: sample for sample in bench.samples}.values())
         held_out = list({sample.piece: sample for sample in bench.held_out}.values())
         _check_counts(len(trained), len(held_out), options.quantile)
@@ -246,15 +246,6 @@ def _middle(view: View) -> Float[Tensor, "3 height width"]:
     """A picture, or the middle frame of a clip, in 0..1."""
     pixels = view.pixels()
     return pixels[len(pixels) // 2] / 2 + 0.5
-
-
-def _check_tasks(bench: Workbench) -> None:
-    seeing = [task.name for task in bench.learner.tasks if task.name in bench.family.conditioned]
-    if seeing:
-        raise GuardError(
-            f"guard: {' and '.join(seeing)} sees more than text, and the guard looks at what a model makes of text "
-            "alone; leave [guard] out, or train text-to-image"
-        )
 
 
 def _check_counts(trained: int, held_out: int, quantile: float) -> None:

@@ -58,6 +58,19 @@ class Workbench:
         self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
         self.family.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
+    def refuse_conditions(self, who: str) -> None:
+        """Stops who looks at what a model makes of text alone, where it is trained to see more.
+
+        Raises:
+            ValueError: it is.
+        """
+        seeing = [task.name for task in self.learner.tasks if task.name in self.family.conditioned]
+        if seeing:
+            raise ValueError(
+                f"{who}: {' and '.join(seeing)} sees more than text, and what is measured is what a model makes of text "
+                "alone; train text-to-image, or do without"
+            )
+
     def attach(self, config: FinetuneConfig, method: MethodConfig, scope: Scope) -> Tuner:
         """Puts a method on the network.
 

@@ -237,7 +237,7 @@ def test_near_duplicates_on_both_sides_are_refused_by_name(model, tmp_path):
 
 def test_tasks_that_see_more_than_text_are_refused(model, dances, tmp_path):
     told = config(model, dances, {}, task="ti2v", validation_share=0.5)
-    with pytest.raises(GuardError, match="guard: ti2v sees more than text"):
+    with pytest.raises(ValueError, match="guard: ti2v sees more than text"):
         list(finetune(told, tmp_path / "run", device="cpu"))
 
 

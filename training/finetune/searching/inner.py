@@ -68,6 +68,7 @@ class InnerTraining:
         self.bench.load(cache, device)
         self.setup = Setup(config=config, settings=settings, sites=sites, trained=len(self.bench.samples))
         self._device = device
+        self.bench.refuse_conditions("search")
         self.search_side, self.final_side = _halves(self.bench)
         refuse_leakage(find_leakage(self.bench.samples, self.bench.held_out), who="search")
         self._features = features or LatentSpace(self.bench.family, self.bench.samples[0].size)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
+from jaxtyping import UInt8
+from torch import Tensor
 
 from training.finetune.data import Sample
 from training.finetune.seen import sample_features
@@ -53,17 +55,15 @@ class Judge:
     @torch.no_grad()
     def __call__(self) -> Judged:
         """Makes samples and measures them."""
-        network = self._bench.network
+        network, learner = self._bench.network, self._bench.learner
         was_training = network.training
         network.eval()
-        prompts = [self._told[k % len(self._told)] for k in range(self._count)]
-        seeds = range(self._first_seed, self._first_seed + self._count)
-        made = self._bench.family.sample_many(prompts, self._size, seeds, steps=self._steps)
-        found = self._features(rearrange(made, "n h w c -> n c h w").float() / 255)
+        with learner.measuring():
+            found = self._features(rearrange(self._make(), "n h w c -> n c h w").float() / 255)
+            gap = self._loss_gap()
+        network.train(was_training)
         rate = copy_rate(found, self._of_trained, self._of_held_out, quantile=self._quantile)
         quality = kernel_distance(found, self._of_held_out)
-        gap = self._loss_gap()
-        network.train(was_training)
         told = f"({self._features.name}, N={self._count})"
         metrics = {
             f"kd{told}": quality, f"copy-rate{told}": rate.value, "copy_rate_low": rate.low,
@@ -71,14 +71,16 @@ class Judge:
         }  # fmt: skip
         return Judged(quality=quality, copying=rate.value, metrics=metrics)
 
+    def _make(self) -> UInt8[Tensor, "n height width 3"]:
+        prompts = [self._told[k % len(self._told)] for k in range(self._count)]
+        seeds = range(self._first_seed, self._first_seed + self._count)
+        return self._bench.family.sample_many(prompts, self._size, seeds, steps=self._steps)
+
     def _loss_gap(self) -> float:
         """Held-out loss less trained loss at the same noise: 0 before training, and it grows with memorizing."""
         learner, task = self._bench.learner, self._bench.learner.tasks[0]
-        device = next(self._bench.network.parameters()).device.type
         count = min(_MEASURED, len(self._trained), len(self._held_out))
-        with torch.autocast(device, torch.bfloat16, enabled=self._bench.config.mixed_precision != "fp32"):
-            seen, unseen = (
-                float(learner.losses_at_fixed_noise(side[:count], task).mean())
-                for side in (self._trained, self._held_out)
-            )
+        seen, unseen = (
+            float(learner.losses_at_fixed_noise(side[:count], task).mean()) for side in (self._trained, self._held_out)
+        )
         return unseen - seen
