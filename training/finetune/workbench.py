@@ -67,7 +67,7 @@ class Workbench:
         seeing = [task.name for task in self.learner.tasks if task.name in self.family.conditioned]
         if seeing:
             raise ValueError(
-                f"{who}: {' and '.join(seeing)} sees more than text, and what is measured is what a model makes of text "
+                f"{who}: {' and '.join(seeing)} sees more than text, and measured is what a model makes of text "
                 "alone; train text-to-image, or do without"
             )
 
