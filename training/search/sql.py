@@ -8,8 +8,9 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from training.databases import Database, DatabaseError, database_url
+from training.owners import Owner
 from training.search.entries import Entry, LedgerError, from_json, to_json
-from training.search.leases import Leases, Owner
+from training.search.leases import Leases
 
 _DATA = sa.MetaData()
 _ENTRIES = sa.Table(
