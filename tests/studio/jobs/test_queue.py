@@ -136,7 +136,9 @@ def test_progress_is_read_from_the_end_of_the_log(tmp_path):
     from studio.jobs.job import read_progress
 
     log = tmp_path / "err"
-    log.write_text("note: a limb is cut off\n" * 3 + "denoising: 3/20 steps, 1.0 steps/s\ndecoding: 1/4 parts, peak 1 GiB\n")
+    log.write_text(
+        "note: a limb is cut off\n" * 3 + "denoising: 3/20 steps, 1.0 steps/s\ndecoding: 1/4 parts, peak 1 GiB\n"
+    )
     progress = read_progress(log)
     assert (progress.stage, progress.share) == ("decoding", 0.25)
     assert progress.notes == ("a limb is cut off",)

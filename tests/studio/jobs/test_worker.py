@@ -237,7 +237,7 @@ def test_a_worker_is_started_in_the_background_once_and_leaves_when_idle(queue, 
 
 
 @pytest.mark.slow
-def test_killing_workers_and_jobs_at_random_moments_loses_no_job_and_runs_none_twice(queue, start_worker, long_job, until):
+def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_worker, long_job, until):
     import random
 
     rng = random.Random(0)
