@@ -19,6 +19,7 @@ from studio.characters import CHARACTERS, picture_file
 from studio.driving import Driving, describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
 from studio.errors import RequestError, did_you_mean
 from studio.files import check_output, moved_in
+from studio.live import NEEDS, LivePicture
 from studio.placement import Placement, choose_canvas
 from studio.progress import OnNote, OnProgress, Progress, peak_memory_bytes, unheard
 from studio.requests import AnimateRequest, BackgroundRequest, SamplingRequest
@@ -107,7 +108,7 @@ def check_animate(request: AnimateRequest) -> None:
     Raises:
         RequestError: names the flag, the value and the fix.
     """
-    check_output(output_of(request), suffixes=(".mp4",))
+    _check_outputs(request)
     _check_picture(request.reference, "--reference")
     kind = kind_of(request.driving)
     if request.reference_pose is not None and not request.reference_pose.exists():
@@ -122,8 +123,14 @@ def check_background(request: BackgroundRequest) -> None:
     Raises:
         RequestError: names the flag, the value and the fix.
     """
-    check_output(output_of(request), suffixes=(".mp4",))
+    _check_outputs(request)
     _check_picture(request.image, "--image")
+
+
+def _check_outputs(request: AnimateRequest | BackgroundRequest) -> None:
+    check_output(output_of(request), suffixes=(".mp4",))
+    if request.live is not None:
+        check_output(request.live, flag="--live", suffixes=(".png",))
 
 
 def output_of(request: AnimateRequest | BackgroundRequest) -> Path:
@@ -240,8 +247,12 @@ class _Job:
         self._tell_what_is_cut(pipe, prompt, "--prompt")
         self._tell_what_is_cut(pipe, request.negative_prompt, "--negative-prompt")
 
-        def told(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        live = LivePicture(request.live) if request.live is not None else None
+
+        def told(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             self.on_progress(Progress(stage="denoising", done=step + 1, total=steps))
+            if live is not None:
+                live(pipe, step, tensors)
             return tensors
 
         self.on_progress(Progress(stage="denoising", done=0, total=steps))
@@ -253,7 +264,7 @@ class _Job:
             guidance_scale=request.guidance_scale, prompt_noise=request.prompt_noise,
             prompt_random_words=request.prompt_random_words, guidance_start=request.guidance_start,
             guidance_before=request.guidance_before, generator=torch.Generator().manual_seed(request.seed),
-            output_type="pt", callback_on_step_end=told,
+            output_type="pt", callback_on_step_end=told, callback_on_step_end_tensor_inputs=NEEDS,
         )  # fmt: skip
         self.seconds["generate"] = time.monotonic() - begun
         if request.guidance_start:
