@@ -1,15 +1,16 @@
 """Repairs a clip's keypoints: joints by hand, short gaps, jitter, and its ends. Nothing is changed in place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pose.fixes import ALL, JointFix
 from pose.sequence import VISIBLE, PoseSequence
 from pose.skeleton import JOINTS
 
@@ -25,28 +26,6 @@ _EXTRAS: Final = (
 """Which points hang on which joint: field, joint, points."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointFix:
-    """What was decided by hand about joints over some frames."""
-
-    first: int
-    """First frame, counted from 0."""
-    last: int
-    """Last frame, inclusive."""
-    joint: str | None
-    """A name of `JOINTS`; None means the whole body."""
-    xy: tuple[float, float] | None
-    """Where it is, px of the clip's canvas; None marks it missing."""
-
-    def __post_init__(self) -> None:
-        if self.joint is not None and self.joint not in JOINTS:
-            raise ValueError(f"there is no joint {self.joint!r}; known are {', '.join(JOINTS)}")
-        if not 0 <= self.first <= self.last:
-            raise ValueError(f"frames {self.first} to {self.last} are no range; count from 0, the smaller first")
-        if self.joint is None and self.xy is not None:
-            raise ValueError("all joints can be marked missing, not be put in one place; name one joint")
-
-
 def fix_joint(sequence: PoseSequence, fix: JointFix) -> PoseSequence:
     """Puts a joint where it belongs, with confidence 1, or marks it missing.
 
@@ -57,10 +36,10 @@ def fix_joint(sequence: PoseSequence, fix: JointFix) -> PoseSequence:
     """
     if fix.last >= len(sequence):
         raise ValueError(f"frame {fix.last} is not there: the clip has frames 0 to {len(sequence) - 1}")
-    joints = [JOINTS.index(fix.joint)] if fix.joint is not None else list(range(len(JOINTS)))
+    joints = list(range(len(JOINTS))) if fix.joint == ALL else [JOINTS.index(fix.joint)]
     frames = slice(fix.first, fix.last + 1)
     xy, confidence = sequence.xy.clone(), sequence.confidence.clone()
-    extras = {
+    extras: dict[str, Any] = {
         name: points.clone() for name in ("hands", "face", "feet") if (points := getattr(sequence, name)) is not None
     }
     place = None if fix.xy is None else torch.tensor(_checked(fix.xy, sequence.frame_size), dtype=xy.dtype)
@@ -165,8 +144,15 @@ def _over_points(sequence: PoseSequence, change: Callable[[np.ndarray], np.ndarr
     def changed(points: Tensor) -> Tensor:
         return torch.from_numpy(change(points.detach().cpu().double().numpy()).astype(np.float32))
 
+    def too(points: Tensor | None) -> Tensor | None:
+        return None if points is None else changed(points)
+
     body = changed(torch.cat([sequence.xy, sequence.confidence[..., None]], dim=-1))
-    extras = {
-        name: changed(points) for name in ("hands", "face", "feet") if (points := getattr(sequence, name)) is not None
-    }
-    return replace(sequence, xy=body[..., :2], confidence=body[..., 2], **extras)
+    return replace(
+        sequence,
+        xy=body[..., :2],
+        confidence=body[..., 2],
+        hands=too(sequence.hands),
+        face=too(sequence.face),
+        feet=too(sequence.feet),
+    )

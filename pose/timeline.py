@@ -66,9 +66,10 @@ def doubtful_frames(sequence: PoseSequence) -> list[Doubt]:
     A joint that is seen in few frames at most is not a loss: the clip may show a bust.
     """
     joints = joints_of(sequence)
-    empty = ~joints.visible.any(1)
+    empty = ~joints.visible.max(axis=1)
     doubts = [Doubt(frame=int(k), joint=None, why="nobody is seen") for k in np.flatnonzero(empty)]
-    lost = ~joints.visible & (joints.visible[~empty].mean(0) > MOSTLY if (~empty).any() else False) & ~empty[:, None]
+    share = joints.visible.sum(0) / max(1, int((~empty).sum()))
+    lost = ~joints.visible & (share > MOSTLY) & ~empty[:, None]
     jumps, stretched = _jumps(joints.xy, joints.visible), _stretched(joints.xy, joints.visible)
     for marks, why in ((lost, "is lost"), (jumps, "jumps away and back"), (stretched & ~jumps, "is too far out")):
         doubts += [Doubt(frame=int(k), joint=JOINTS[j], why=why) for k, j in np.argwhere(marks)]

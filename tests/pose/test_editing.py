@@ -12,7 +12,8 @@ def without(pose, frames, joint):
 
 
 def test_a_joint_set_by_hand_is_there_and_sure_and_the_rest_stays(make_pose):
-    from pose.editing import JointFix, fix_joint
+    from pose.editing import fix_joint
+    from pose.fixes import JointFix
 
     pose = without(make_pose(5), [2, 3], 4)
     fixed = fix_joint(pose, JointFix(first=2, last=3, joint="right_wrist", xy=(12.0, 34.0)))
@@ -23,7 +24,8 @@ def test_a_joint_set_by_hand_is_there_and_sure_and_the_rest_stays(make_pose):
 
 
 def test_a_joint_marked_missing_takes_its_points_along(make_pose):
-    from pose.editing import JointFix, fix_joint
+    from pose.editing import fix_joint
+    from pose.fixes import JointFix
 
     fixed = fix_joint(make_pose(3, extras=True), JointFix(first=1, last=1, joint="left_wrist", xy=None))
     assert not fixed.visible[1, 7] and fixed.visible[0, 7]
@@ -31,7 +33,8 @@ def test_a_joint_marked_missing_takes_its_points_along(make_pose):
 
 
 def test_a_hand_moves_with_its_wrist(make_pose):
-    from pose.editing import JointFix, fix_joint
+    from pose.editing import fix_joint
+    from pose.fixes import JointFix
 
     pose = make_pose(3, extras=True)
     x, y = pose.xy[1, 4].tolist()
@@ -41,9 +44,10 @@ def test_a_hand_moves_with_its_wrist(make_pose):
 
 
 def test_the_whole_body_of_a_frame_can_be_marked_missing(make_pose):
-    from pose.editing import JointFix, fix_joint
+    from pose.editing import fix_joint
+    from pose.fixes import JointFix
 
-    fixed = fix_joint(make_pose(3), JointFix(first=0, last=1, joint=None, xy=None))
+    fixed = fix_joint(make_pose(3), JointFix(first=0, last=1, joint="all", xy=None))
     assert fixed.visible.any(1).tolist() == [False, False, True]
 
 
@@ -52,14 +56,15 @@ def test_the_whole_body_of_a_frame_can_be_marked_missing(make_pose):
     [
         ({"joint": "right_paw"}, "no joint 'right_paw'"),
         ({"first": 3, "last": 2}, "no range"),
-        ({"joint": None}, "name one joint"),
+        ({"joint": "all"}, "name one joint"),
         ({"last": 9}, "frames 0 to 4"),
         ({"xy": (float("nan"), 1.0)}, "far outside"),
         ({"xy": (1.0, 1e9)}, "far outside"),
     ],
 )
 def test_a_fix_that_cannot_be_is_refused(make_pose, values, message):
-    from pose.editing import JointFix, fix_joint
+    from pose.editing import fix_joint
+    from pose.fixes import JointFix
 
     given = {"first": 1, "last": 1, "joint": "nose", "xy": (1.0, 1.0)} | values
     with pytest.raises(ValueError, match=message):
@@ -154,3 +159,20 @@ def test_trimming_keeps_both_ends_that_are_named(make_pose):
     assert len(trim(pose, 2)) == 4 and len(trim(pose)) == 6
     with pytest.raises(ValueError, match="frames 0 to 5"):
         trim(pose, 1, 6)
+
+
+@pytest.mark.parametrize("text", ["12:right_wrist=120,88.5", "12-15:nose=missing", "3:all=missing", "0:neck=-4,1e-07"])
+def test_a_fix_is_read_as_it_is_written(text):
+    from pose.fixes import JointFix
+
+    assert str(JointFix.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "12:right_wrist", "x:nose=1,2", "1:nose=1", "1:nose=1,b", "-1:nose=1,2", "1:nose=1,2,3"]
+)
+def test_a_text_that_is_no_fix_is_refused_with_an_example(text):
+    from pose.fixes import JointFix
+
+    with pytest.raises(ValueError, match="12:right_wrist=120,88"):
+        JointFix.parse(text)
