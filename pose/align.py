@@ -1,21 +1,20 @@
 """Retargets driving poses to the body and the place of the reference."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float
 
+from pose.adjustment import BONE_OF_JOINT, NOT_ADJUSTED, Adjustment
 from pose.bones import (
     HIPS,
     NECK,
     Joints,
     body_ratio,
     bone_lengths,
-    carry_points,
+    carry_along,
     fill_missing,
     joints_of,
-    to_sequence,
     with_lengths,
 )
 from pose.sequence import PoseSequence
@@ -59,7 +58,7 @@ def align_poses(driving: PoseSequence, reference: PoseSequence) -> PoseSequence:
     start = int(source.visible.any(1).argmax())  # the first frame that shows anything
     place = fill_missing(target)[0, NECK]
     xy += place - xy[start, NECK]
-    return _finish(driving, source, filled, xy, ratios, reference.frame_size)
+    return carry_along(driving, source, filled, xy, ratios, reference.frame_size)
 
 
 def fit_to_box(
@@ -98,7 +97,33 @@ def fit_to_box(
     feet = np.array([(lows[0] + highs[0]) / 2, highs[1]])
     shift = np.array([(left + right) / 2, bottom - FOOT_ROOM * (bottom - top)]) - scale * feet
     filled = fill_missing(source)
-    return _finish(driving, source, filled, filled * scale + shift, np.full(len(JOINTS), scale), frame_size)
+    return carry_along(driving, source, filled, filled * scale + shift, np.full(len(JOINTS), scale), frame_size)
+
+
+def adjust_poses(sequence: PoseSequence, adjustment: Adjustment) -> PoseSequence:
+    """Changes limbs, size and place by hand, after the alignment.
+
+    The bones are multiplied along the kinematic chain from the neck, which stays: a longer arm moves its hand, a longer
+    torso moves the legs, joint angles stay. Then the whole is scaled around the ground under the figure where it is
+    first seen, and moved. Missing joints stay missing; an adjustment that changes nothing gives the same poses.
+    """
+    if adjustment == NOT_ADJUSTED:
+        return sequence
+    source = joints_of(sequence)
+    filled = fill_missing(source)
+    ratios = np.ones(len(JOINTS))
+    for joint, name in enumerate(BONE_OF_JOINT):
+        if name is not None:
+            ratios[joint] = getattr(adjustment, name)
+    xy = with_lengths(filled, ratios)
+    start = int(source.visible.any(1).argmax())
+    seen = source.visible[start]
+    if seen.any():
+        standing = filled[start, seen]
+        ground = np.array([standing[:, 0].mean(), standing[:, 1].max()])
+        xy = ground + adjustment.scale * (xy - ground)
+    xy = xy + np.array([adjustment.shift_x, adjustment.shift_y]) * np.array(sequence.frame_size)
+    return carry_along(sequence, source, filled, xy, ratios * adjustment.scale, sequence.frame_size)
 
 
 def _some(joints: Joints, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,28 +161,3 @@ def _root_motion(
         start = int(shown.argmax())
         return leg * (old - old[start]) - (new - new[start])
     return (whole - 1) * path
-
-
-def _finish(
-    driving: PoseSequence,
-    source: Joints,
-    before: np.ndarray,
-    after: np.ndarray,
-    ratios: np.ndarray,
-    frame_size: tuple[int, int],
-) -> PoseSequence:
-    """Takes hands, face and feet along and makes the sequence."""
-
-    def spread(xy: np.ndarray, roots: Sequence[int], each: int) -> np.ndarray:
-        return np.repeat(xy[:, list(roots)], each, axis=1)
-
-    extras = {}
-    for name, points, roots, each in (
-        ("hands", driving.hands, (4, 7), 21),
-        ("face", driving.face, (0,), 68),
-        ("feet", driving.feet, (10, 13), 3),
-    ):
-        sizes = ratios[[14] if name == "face" else list(roots)]
-        factor = np.repeat(sizes, each)[None, :, None]
-        extras[name] = carry_points(points, spread(before, roots, each), spread(after, roots, each), factor)
-    return to_sequence(driving, after, source.visible, frame_size=frame_size, **extras)

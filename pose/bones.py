@@ -1,5 +1,6 @@
 """Bone lengths of a clip and new ones for it: what retargeting and augmentation share."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np  # not torch: a training clip is augmented in a millisecond, and these arrays are tiny
@@ -108,6 +109,31 @@ def carry_points(
     array = points.detach().cpu().double().numpy().copy()
     array[..., :2] = moved + factor * (array[..., :2] - anchor)
     return array
+
+
+def carry_along(
+    sequence: PoseSequence,
+    source: Joints,
+    before: np.ndarray,
+    after: np.ndarray,
+    ratios: np.ndarray,
+    frame_size: tuple[int, int],
+) -> PoseSequence:
+    """Makes a sequence of moved joints and takes hands, face and feet along, in the sizes of the bones before them."""
+
+    def spread(xy: np.ndarray, roots: Sequence[int], each: int) -> np.ndarray:
+        return np.repeat(xy[:, list(roots)], each, axis=1)
+
+    extras = {}
+    for name, points, roots, each in (
+        ("hands", sequence.hands, (4, 7), 21),
+        ("face", sequence.face, (0,), 68),
+        ("feet", sequence.feet, (10, 13), 3),
+    ):
+        sizes = ratios[[14] if name == "face" else list(roots)]
+        factor = np.repeat(sizes, each)[None, :, None]
+        extras[name] = carry_points(points, spread(before, roots, each), spread(after, roots, each), factor)
+    return to_sequence(sequence, after, source.visible, frame_size=frame_size, **extras)
 
 
 def to_sequence(

@@ -18,6 +18,7 @@ __all__ = [
     "PoseDetector",
     "PoseNotFoundError",
     "SeveralPeopleError",
+    "extract_everyone",
     "extract_poses",
     "load_detector",
 ]
@@ -111,6 +112,29 @@ def extract_poses(
         SeveralPeopleError: Several people and `person` is None.
         ValueError: No frames, or frames of different sizes.
     """
+    tracker, size = _followed(frames, detector, source)
+    return tracker.sequence(tracker.choose(person, source=source), frame_size=size, fps=fps)
+
+
+def extract_everyone(
+    frames: Iterable[UInt8[Tensor, "height width 3"]],
+    detector: PoseDetector,
+    *,
+    fps: float,
+    source: str = "the video",
+) -> list[PoseSequence]:
+    """Finds every person, from left to right where first seen; see `extract_poses`.
+
+    Raises:
+        PoseNotFoundError: Nobody.
+        ValueError: No frames, or frames of different sizes.
+    """
+    tracker, size = _followed(frames, detector, source)
+    return tracker.everyone(source=source, frame_size=size, fps=fps)
+
+
+def _followed(frames: Iterable[Tensor], detector: PoseDetector, source: str) -> tuple[Tracker, tuple[int, int]]:
+    """Finds people in every frame and follows them; also gives the size of the frames in px."""
     tracker = Tracker()
     size: tuple[int, int] | None = None
     for batch in _batches(frames):
@@ -123,7 +147,7 @@ def extract_poses(
             tracker.update(people)
     if size is None:
         raise ValueError(f"{source} has no frames; at least one is needed")
-    return tracker.sequence(tracker.choose(person, source=source), frame_size=size, fps=fps)
+    return tracker, size
 
 
 def detect_all(detector: PoseDetector, frames: Sequence[UInt8[Tensor, "height width 3"]]) -> list[list[Person]]:

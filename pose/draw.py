@@ -46,7 +46,7 @@ def draw_poses(
     width, height = size or sequence.frame_size
     if min(width, height) < 1:
         raise ValueError(f"size must be at least 1x1 px, got {width}x{height}")
-    points, visible = _points_with_toes(sequence)
+    points, visible = points_with_toes(sequence)
     scale = np.array([width / sequence.frame_size[0], height / sequence.frame_size[1]])
     limit = 8.0 * max(width, height)  # far outside; OpenCV's fixed-point numbers overflow further out
     points = np.clip(points * scale, -limit, limit)
@@ -56,7 +56,7 @@ def draw_poses(
     return torch.from_numpy(frames)
 
 
-def _points_with_toes(sequence: PoseSequence) -> tuple[Float[np.ndarray, "frames 20 2"], np.ndarray]:
+def points_with_toes(sequence: PoseSequence) -> tuple[Float[np.ndarray, "frames 20 2"], np.ndarray]:
     """Joins the 18 joints with the two big toes."""
     xy = sequence.xy.detach().cpu().double().numpy()
     visible = sequence.visible.cpu().numpy()

@@ -120,6 +120,41 @@ def iter_video(
     return _iter_video(_existing(path, "video"), fps, max_frames)
 
 
+def read_frame(path: str | Path, time_s: float) -> UInt8[Tensor, "height width 3"]:
+    """Decodes the one frame that is nearest to a time from the first frame, upright; the last one after the end.
+
+    Seeks to the key frame before it, so that the cost does not grow with the video's length.
+
+    Raises:
+        MediaError: Not a video, or no frame can be decoded.
+        ValueError: `time_s` is negative or no number.
+    """
+    if not 0 <= time_s < float("inf"):
+        raise ValueError(f"time_s must be 0 or more, got {time_s}")
+    path = _existing(path, "video")
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        begin_s = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+        wanted_s = begin_s + time_s
+        nearest: av.VideoFrame | None = None
+        try:
+            if stream.time_base and time_s > 0:
+                container.seek(int(wanted_s / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                _check_size(path, frame.width, frame.height)
+                at_s = frame.time if frame.time is not None else wanted_s
+                if nearest is None or abs(at_s - wanted_s) <= abs((nearest.time or 0.0) - wanted_s):
+                    nearest = frame
+                if at_s >= wanted_s:
+                    break
+        except (av.error.FFmpegError, OSError) as error:
+            if nearest is None:
+                raise MediaError(f"cannot decode {path} at {time_s:.2f} s ({error}); it may be cut off") from error
+        if nearest is None:
+            raise MediaError(f"{path} has no frame at {time_s:.2f} s; use a whole copy of it")
+        return _upright(nearest, (nearest.width, nearest.height))
+
+
 def read_video(
     path: str | Path, *, fps: float | None = None, max_frames: int | None = None
 ) -> UInt8[Tensor, "frames height width 3"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pose.layouts import Points, mark_missing, to_points
 from pose.sequence import PoseSequence
 from pose.skeleton import JOINTS, NUM_JOINTS
-from pose.track import Person, Tracker
+from pose.track import Person, PoseNotFoundError, Tracker, nobody
 
 SCHEMA: Final = "animatex-studio/pose"
 VERSION: Final = 1
@@ -54,21 +54,40 @@ def read_keypoints(
         PoseNotFoundError: Nobody in the file.
         SeveralPeopleError: Several people and `person` is None.
     """
-    path = Path(path)
+    tracker, size, rate = _followed(Path(path), frame_size, fps)
+    return tracker.sequence(tracker.choose(person, source=str(path)), frame_size=size, fps=rate)
+
+
+def read_everyone(
+    path: str | Path, *, frame_size: tuple[int, int] | None = None, fps: float | None = None
+) -> list[PoseSequence]:
+    """Reads the keypoints of every person in a file, from left to right; see `read_keypoints`.
+
+    Raises:
+        ValueError: Unreadable, unknown format, wrong joint count, numbers that are not finite.
+        PoseNotFoundError: Nobody in the file.
+    """
+    tracker, size, rate = _followed(Path(path), frame_size, fps)
+    return tracker.everyone(source=str(path), frame_size=size, fps=rate)
+
+
+def _followed(
+    path: Path, frame_size: tuple[int, int] | None, fps: float | None
+) -> tuple[Tracker, tuple[int, int], float]:
+    """Reads a file and follows its people through the frames."""
     clip = _openpose_folder(path, frame_size) if path.is_dir() else _dispatch(_load(path), str(path), frame_size)
     if not clip.frames:
         raise ValueError(f"{path} has no frames; a pose needs at least one")
     tracker = Tracker()
     for people in clip.frames:
         tracker.update([p for p in people if bool((p.confidence > 0).any())])
-    track = tracker.choose(person, source=str(path))
-    size = clip.size or frame_size or _canvas_around(clip.frames)
-    return tracker.sequence(track, frame_size=size, fps=clip.fps or fps or DEFAULT_FPS)
+    if not tracker.tracks:
+        raise PoseNotFoundError(nobody(str(path), tracker.num_frames))
+    return tracker, clip.size or frame_size or _canvas_around(clip.frames), clip.fps or fps or DEFAULT_FPS
 
 
-def write_keypoints(path: str | Path, sequence: PoseSequence) -> None:
-    """Writes our JSON: px with 3 decimals, null for a missing joint; beside its place first, then moved in."""
-    path = Path(path)
+def keypoints_json(sequence: PoseSequence) -> str:
+    """Writes our JSON as text: px with 3 decimals, null for a missing joint."""
     parts = {"hands": sequence.hands, "face": sequence.face, "feet": sequence.feet}
     frames: list[dict[str, Any]] = []
     for index in range(len(sequence)):
@@ -86,10 +105,17 @@ def write_keypoints(path: str | Path, sequence: PoseSequence) -> None:
         "joints": list(JOINTS),
         "frames": frames,
     }
+    return json.dumps(content, allow_nan=False, separators=(",", ":"))
+
+
+def write_keypoints(path: str | Path, sequence: PoseSequence) -> None:
+    """Writes our JSON (see `keypoints_json`); beside its place first, then moved in."""
+    path = Path(path)
+    text = keypoints_json(sequence)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, allow_nan=False, separators=(",", ":"))
+            file.write(text)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(beside, 0o666 & ~mask)  # mkstemp makes private files; this one is the user's

@@ -167,10 +167,7 @@ class Tracker:
         """
         people = self.people()
         if not people:
-            raise PoseNotFoundError(
-                f"no person found in {source} ({self.num_frames} frames); "
-                "use a picture in which the whole body is seen, or give keypoints instead"
-            )
+            raise PoseNotFoundError(nobody(source, self.num_frames))
         if person is None and len(people) > 1:
             listed = "; ".join(
                 f"{n}: {len(track.people)} of {self.num_frames} frames, around x={_centre(track.last()[1])[0]:.0f} px"
@@ -184,6 +181,16 @@ class Tracker:
                 f"person {person} was asked for, but {source} shows {len(people)}; choose 1 to {len(people)}"
             )
         return people[(person or 1) - 1]
+
+    def everyone(self, *, source: str, frame_size: tuple[int, int], fps: float) -> list[PoseSequence]:
+        """Makes each person a `PoseSequence` over all frames, from left to right where first seen.
+
+        Raises:
+            PoseNotFoundError: Nobody was seen.
+        """
+        if not self.people():
+            raise PoseNotFoundError(nobody(source, self.num_frames))
+        return [self.sequence(track, frame_size=frame_size, fps=fps) for track in self.people()]
 
     def sequence(self, track: Track, *, frame_size: tuple[int, int], fps: float) -> PoseSequence:
         """Makes the track a `PoseSequence` over all frames; where the person was not seen, all joints are missing."""
@@ -210,6 +217,14 @@ class Tracker:
             if points is not None:
                 result[index] = points
         return result
+
+
+def nobody(source: str, num_frames: int) -> str:
+    """Words the message that nobody was found."""
+    return (
+        f"no person found in {source} ({num_frames} frames); "
+        "use a picture in which the whole body is seen, or give keypoints instead"
+    )
 
 
 def _centre(person: Person) -> np.ndarray:

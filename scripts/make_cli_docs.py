@@ -51,7 +51,7 @@ def section(name: str, request: type[BaseModel]) -> str:
 
 def default(value: Any) -> str:
     """Words a default; what is worked out later is said in the help."""
-    if value is None or value is PydanticUndefined or value == () or value == "":
+    if value is None or isinstance(value, BaseModel) or value is PydanticUndefined or value == () or value == "":
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

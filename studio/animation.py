@@ -12,11 +12,20 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from pose.align import adjust_poses
 from pose.draw import draw_poses
 from pose.media import read_image, to_uint8
 from pose.sequence import PoseSequence
 from studio.characters import CHARACTERS, picture_file
-from studio.driving import Driving, describe_poses, fit_driving, kind_of, read_driving, read_reference_pose
+from studio.driving import (
+    Driving,
+    check_render,
+    describe_poses,
+    fit_driving,
+    kind_of,
+    read_driving,
+    read_reference_pose,
+)
 from studio.errors import RequestError, did_you_mean
 from studio.files import check_output, moved_in
 from studio.live import NEEDS, LivePicture
@@ -167,6 +176,9 @@ def run_animate(
     placement = job.place(source, pipe)
     skeleton = read_reference_pose(source, request.reference_pose, request.detector, job.note)
     poses = fit_driving(driving.poses, skeleton, source, placement, align=request.align, note=job.note)
+    poses = adjust_poses(poses, request.adjust)
+    for finding in check_render(driving.poses, skeleton, poses, align=request.align):
+        job.note(str(finding))
     reference_pose = None if skeleton is None else placement.pose(skeleton)
     picture = placement.picture(source)
     frames = job.sample(

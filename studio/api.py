@@ -1,8 +1,10 @@
 """The Python door: the same options, defaults and messages as the command line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pose.adjustment import NOT_ADJUSTED, Adjustment
 from studio.animation import Animation, run_animate, run_background
 from studio.progress import OnNote, OnProgress, unheard
 from studio.requests import AnimateRequest, BackgroundRequest, make_request
@@ -34,6 +36,7 @@ def animate(
     guidance_before: float = 1.0,
     scheduler: Literal["euler", "unipc"] | None = None,
     align: Literal["auto", "none"] = "auto",
+    adjust: Adjustment | Mapping[str, float] = NOT_ADJUSTED,
     reference_pose: str | Path | None = None,
     detector: str = "mini",
     person: int | None = None,
@@ -63,7 +66,7 @@ def animate(
         "model": model, "adapter": adapter, "num_frames": num_frames, "height": height, "width": width, "fit": fit,
         "fps": fps, "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
         "prompt_noise": prompt_noise, "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
-        "guidance_before": guidance_before, "scheduler": scheduler, "align": align,
+        "guidance_before": guidance_before, "scheduler": scheduler, "align": align, "adjust": adjust,
         "reference_pose": reference_pose, "detector": detector, "person": person, "driving_fps": driving_fps,
         "audio": audio, "preview": preview, "seed": seed, "device": device, "dtype": dtype,
         "offload": offload, "output": output,

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pose.align import NotAlignableError, align_poses, fit_to_box
+from pose.checks import Finding, check_aligned, check_driving, check_reference, check_shapes
 from pose.detect import DetectorUnavailableError, PoseNotFoundError, SeveralPeopleError, extract_poses
 from pose.media import iter_video, probe_video
 from pose.motions import MOTIONS, make_motion
@@ -183,6 +184,25 @@ def fit_driving(
     scale, (across, down) = placement.scale, placement.shift
     box = (left * scale + across, top * scale + down, right * scale + across, bottom * scale + down)
     return fit_to_box(poses, _within(box, placement.canvas), placement.canvas)
+
+
+def check_render(
+    driving: PoseSequence,
+    reference_pose: PoseSequence | None,
+    placed: PoseSequence,
+    *,
+    align: Literal["auto", "none"],
+) -> list[Finding]:
+    """Lists what would make the video fail or look bad; that there is no skeleton `fit_driving` has said already.
+
+    `placed` is the motion on the canvas of the video.
+    """
+    findings = check_driving(driving)
+    if reference_pose is not None and align == "auto":
+        findings += check_reference(reference_pose)
+    if align == "none":  # aligned, the motion takes the reference's place, whatever it was filmed on
+        findings += check_shapes(driving.frame_size, placed.frame_size)
+    return findings + check_aligned(placed)
 
 
 def _within(box: tuple[float, float, float, float], canvas: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
+from pose.adjustment import NOT_ADJUSTED, Adjustment, read_adjustment
 from studio.errors import RequestError, did_you_mean
 
 R = TypeVar("R", bound=BaseModel)
@@ -36,6 +37,13 @@ class Positional:
     """Marks a field that stands on the command line without a flag."""
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """Marks a field that takes NAME=VALUE on the command line, again and again."""
+
+    metavar: str
+
+
 class Request(BaseModel):
     """A request: frozen, checked, and unknown names are errors."""
 
@@ -48,6 +56,7 @@ Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Adjust = Annotated[Adjustment, BeforeValidator(read_adjustment), Repeated("NAME=X")]
 GuidanceStart = Annotated[float | Literal["auto"], PlainValidator(_share_or_auto)]
 
 
@@ -110,6 +119,10 @@ class AnimateRequest(SamplingRequest):
     """Frame rate of the video; the motion keeps its speed. By default the model's, or the clip's when lower."""
     align: Literal["auto", "none"] = "auto"
     """auto fits the driving skeleton to the body of the reference."""
+    adjust: Adjust = NOT_ADJUSTED
+    """Changes the aligned motion by hand, such as arms=1.2, scale=0.9 or shift_x=0.05; repeat it for several. Names:
+    shift_x, shift_y (shares of the picture), scale, shoulders, arms, forearms, torso, thighs, shins, neck, head (0.5
+    to 2)."""
     reference_pose: Path | None = None
     """Keypoints of the reference picture, instead of detecting them."""
     detector: Annotated[str, Field(min_length=1)] = "mini"
@@ -182,7 +195,8 @@ def _worded(kind: type[BaseModel], error: dict[str, Any], as_flags: bool) -> str
         case "float_parsing" | "float_type":
             return f"{name} {value}: must be a number"
     rule = error["msg"].replace("Input should", "must").replace("String should", "must").removeprefix("Value error, ")
-    return f"{name} {str(value)[:80]}: {rule}"
+    shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return f"{name} {shown[:80]}: {rule}"
 
 
 def _innermost(kind: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[int | str]]:

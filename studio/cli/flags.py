@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from studio.errors import RequestError
-from studio.requests import Positional, Unit, make_request
+from studio.requests import Positional, Repeated, Unit, make_request
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -70,7 +70,10 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, info: FieldInfo) -> No
         parser.add_argument(name, metavar=name.upper(), help=help_text, nargs=many)
         return
     flag = "--" + name.replace("_", "-")
-    if kind is bool:
+    repeated = next((mark for mark in info.metadata if isinstance(mark, Repeated)), None)
+    if repeated is not None:
+        parser.add_argument(flag, dest=name, action="append", metavar=repeated.metavar, help=help_text)
+    elif kind is bool:
         if info.default is True:
             parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=help_text)
         else:
@@ -87,7 +90,7 @@ def _help(info: FieldInfo) -> str:
     parts += [f"[{mark.name}]" for mark in (*info.metadata, *_marks(info.annotation)) if isinstance(mark, Unit)]
     if info.is_required():
         parts.append("(required)")
-    elif info.default not in (None, (), "", False):
+    elif info.default not in (None, (), "", False) and not isinstance(info.default, BaseModel):
         parts.append(f"(default: {info.default})")
     return " ".join(part for part in parts if part)
 

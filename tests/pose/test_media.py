@@ -358,3 +358,22 @@ def test_real_dances_have_as_many_frames_as_keypoints(driving_folder):
         assert info.num_frames_estimate == len(poses) and info.fps == poses.fps
         assert (info.width, info.height) == poses.frame_size
     assert sum(1 for _ in iter_video(driving_folder / "dance1_right.mp4")) == 32
+
+
+@pytest.mark.parametrize("index", [0, 1, 7, 23, 24])
+def test_one_frame_is_the_one_that_decoding_all_gives(tmp_path, index):
+    import torch
+
+    from pose.media import read_frame, read_video
+
+    path = tmp_path / "counting.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12, options={"g": "8"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for level in range(25):
+            picture = np.full((32, 32, 3), level * 10, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert torch.equal(read_frame(path, index / 12), read_video(path)[index])
+    assert torch.equal(read_frame(path, 99.0), read_video(path)[-1])

@@ -335,3 +335,19 @@ def test_real_keypoints_are_read_whole(driving_folder):
     read = read_keypoints(driving_folder / "dance_1.keypoints.json")
     assert len(read) == 194 and read.fps == 24.0 and read.frame_size == (512, 758)
     assert read.visible.float().mean() > 0.99
+
+
+def test_everyone_in_a_file_is_read_from_left_to_right(tmp_path):
+    import json
+
+    from pose.readers import read_everyone, read_keypoints
+
+    def person(x):
+        return {"pose_keypoints_2d": [v for k in range(18) for v in (x + k, 10 + 3 * k, 0.9)]}
+
+    for index in range(3):
+        frame = {"people": [person(200 + index), person(20 + index)]}
+        (tmp_path / f"{index:03}_keypoints.json").write_text(json.dumps(frame))
+    left, right = read_everyone(tmp_path, frame_size=(320, 100))
+    assert left.xy[0, 0, 0] == 20 and right.xy[0, 0, 0] == 200 and len(left) == 3
+    assert (read_keypoints(tmp_path, person=2, frame_size=(320, 100)).xy == right.xy).all()

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 
@@ -112,6 +113,40 @@ def test_alignment_puts_the_motion_on_the_body_and_none_leaves_it(picture, keypo
     assert aligned.poses is not None and as_it_is.poses is not None
     assert aligned.poses.frame_size == as_it_is.poses.frame_size == (32, 48)
     assert not (aligned.poses.xy - as_it_is.poses.xy).abs().max() < 0.5
+
+
+def test_an_adjustment_by_hand_moves_the_skeleton_and_stands_in_the_sidecar(studio, picture, tiny_model, tmp_path):
+    from studio import animate
+
+    def poses(adjust):
+        return animate(picture, "wave", model=str(tiny_model), num_frames=5, adjust=adjust).poses.xy
+
+    torch.testing.assert_close(poses({"shift_x": 0.25}) - poses({}), torch.tensor([8.0, 0.0]).expand(5, 18, 2))
+    output = tmp_path / "out.mp4"
+    ran = studio("animate", "--reference", picture, "--driving", "wave", "--model", tiny_model, "--num-frames", 5,
+                 "--adjust", "arms=1.2,shins=0.8", "--adjust", "shift_x=0.25", "--output", output)  # fmt: skip
+    assert ran.code == 0, ran.err
+    adjust = json.loads(output.with_suffix(".json").read_text())["request"]["adjust"]
+    assert (adjust["arms"], adjust["shins"], adjust["shift_x"], adjust["torso"]) == (1.2, 0.8, 0.25, 1.0)
+
+
+def test_what_would_look_bad_is_told(studio, picture, tiny_model, tmp_path):
+    output = tmp_path / "out.mp4"
+    ran = studio("animate", "--reference", picture, "--driving", "wave", "--model", tiny_model, "--num-frames", 5,
+                 "--adjust", "shift_x=0.9", "--output", output)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "note: the motion leaves the picture in 5 of 5 frames" in ran.err
+    assert any("leaves the picture" in note for note in json.loads(output.with_suffix(".json").read_text())["notes"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("arms=3", "adjust.arms 3.0: must be less"), ("armz=1", "did you mean 'arms'"), ("arms", "must be NAME=NUMBER")],
+)
+def test_an_adjustment_that_cannot_be_is_refused(studio, picture, text, message):
+    ran = studio("animate", "--reference", picture, "--driving", "wave", "--adjust", text)
+    assert ran.code == 2
+    assert message in ran.err
 
 
 def test_a_prompt_longer_than_the_model_reads_is_cut_and_says_so(studio, picture, tiny_model, tmp_path):
