@@ -21,6 +21,10 @@ _STEP: Final = {91: 1, 123: 1, 93: -1, 125: -1}
 _FIX: Final = "export the keypoints as JSON again"
 
 
+class _NotFiniteError(ValueError):
+    """NaN or Infinity, which JSON does not know and Python writes all the same."""
+
+
 def keep_keypoints(
     name: str, source: Source, folder: Path, *, person: int | None = None, limits: Limits | None = None
 ) -> Path:
@@ -67,7 +71,9 @@ def parse_keypoints(content: bytes, name: str, limits: Limits, *, person: int | 
         raise ValueError(f"has lists {depth} deep in one another, and the most is {limits.keypoints_depth}")
     try:
         json.loads(content, parse_constant=_not_finite)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except _NotFiniteError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON ({str(error)[:80]})") from None
     # the readers take a file; this one has the checked bytes and a name without surprises
     with tempfile.TemporaryDirectory(prefix="studio-keypoints-") as beside:
@@ -92,4 +98,4 @@ def _depth(content: bytes) -> int:
 
 
 def _not_finite(word: str) -> NoReturn:
-    raise ValueError(f"has {word} in it; all numbers must be finite")
+    raise _NotFiniteError(f"has {word} in it; all numbers must be finite")
