@@ -188,7 +188,7 @@ def run_animate(
     inputs = {"reference": _described(reference)}
     if driving.kind != "motion":
         inputs["driving"] = _described(Path(request.driving))
-    facts = job.facts(inputs, weights) | {"driving": {"kind": driving.kind, **describe_poses(poses)}}
+    facts = job.facts(inputs, weights, frames) | {"driving": {"kind": driving.kind, **describe_poses(poses)}}
     return Animation(
         frames=frames, fps=poses.fps, request=request, picture=picture, poses=poses, facts=facts, notes=tuple(job.notes)
     )
@@ -214,7 +214,7 @@ def run_background(
     placement = job.place(source, pipe)
     picture, fps = placement.picture(source), request.fps or float(pipe.config["fps"])
     frames = job.sample(pipe, picture, fps, prompt=request.prompt, num_frames=request.num_frames)
-    facts = job.facts({"image": _described(image)}, weights)
+    facts = job.facts({"image": _described(image)}, weights, frames)
     return Animation(frames=frames, fps=fps, request=request, picture=picture, poses=None, facts=facts,
                      notes=tuple(job.notes))  # fmt: skip
 
@@ -290,15 +290,24 @@ class _Job:
             if cut:
                 self.note(f"{flag} is longer than this model reads; its last {cut} tokens are left out")
 
-    def facts(self, inputs: dict[str, Any], weights: Path | None) -> dict[str, Any]:
+    def facts(
+        self, inputs: dict[str, Any], weights: Path | None, frames: UInt8[Tensor, "frames height width 3"]
+    ) -> dict[str, Any]:
         seconds = {name: round(value, 3) for name, value in self.seconds.items()}
         return {
             "inputs": inputs,
             **({"guidance_began": self.guidance_began} if self.request.guidance_start else {}),
             "weights": {} if weights is None else hash_weights(weights),
             "metrics": {"seconds": round(time.monotonic() - self.started, 3), "peak_memory_bytes": peak_memory_bytes(),
-                        **{f"seconds_{name}": value for name, value in seconds.items()}},
+                        **{f"seconds_{name}": value for name, value in seconds.items()},
+                        "colour_drift": colour_drift(frames)},
         }  # fmt: skip
+
+
+def colour_drift(frames: UInt8[Tensor, "frames height width 3"]) -> list[float]:
+    """How far each frame's mean colour is from the first one's, in levels of 255, the largest of the three channels."""
+    means = torch.stack([frame.float().mean(dim=(0, 1)) for frame in frames])
+    return [round(level, 2) for level in (means - means[0]).abs().amax(dim=1).tolist()]
 
 
 def _check_picture(path: Path, flag: str) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from studio.requests import Positional, make_request
+from pose.adjustment import written
+from studio.requests import Positional, Repeated, make_request
 
 
 def words_for(verb: str, kind: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
@@ -25,7 +26,9 @@ def words_for(verb: str, kind: type[BaseModel], values: Mapping[str, Any]) -> li
             places += map(str, value) if isinstance(value, tuple) else [str(value)]
             continue
         flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
+        if any(isinstance(mark, Repeated) for mark in info.metadata):
+            flags += [f"{flag}={part}" for part in written(value)]
+        elif isinstance(value, bool):
             flags.append(flag if value else f"--no-{flag[2:]}")
         else:
             # one word, so that a text may begin with a dash

@@ -39,6 +39,15 @@ def field(
     return _read(control, _draw(control, shared))
 
 
+def put(model: type[BaseModel], name: str, value: Any, *, page: str) -> None:
+    """Sets the widget of a field before it is drawn; a field without a widget is left alone."""
+    try:
+        control = control_of(model, name)
+    except TypeError:
+        return
+    st.session_state[f"{page}.{name}"] = _shown(control, value)
+
+
 def _draw(control: Control, shared: dict[str, Any]) -> Any:
     placeholder = AUTO if control.optional else None
     match control.kind:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from pydantic import BaseModel
 
 from studio.cli.run import check_words
 from studio.errors import RequestError
 from studio.jobs import Job, Queue, ensure_worker, runs_folder
+from studio.ui.form import put
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -73,11 +75,18 @@ def hand_over(page: str, **values: Any) -> None:
     st.switch_page(st.session_state["pages"][page])
 
 
-def take_over(page: str) -> dict[str, Any]:
-    """Sets the widgets that another page left values for, before they are drawn; what is left for the page itself."""
+def take_over(page: str, model: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Sets the widgets that another page left values for, before they are drawn; gives the values.
+
+    Args:
+        model: whose fields the widgets stand for; by default the values are already as widgets have them.
+    """
     values: dict[str, Any] = st.session_state.pop(f"{page}.handed", {})
     for name, value in values.items():
-        st.session_state[f"{page}.{name}"] = value
+        if model is None:
+            st.session_state[f"{page}.{name}"] = value
+        elif name in model.model_fields:
+            put(model, name, value, page=page)
     return values
 
 
