@@ -1,4 +1,4 @@
-"""A run's folder as a page shows it: series from events.jsonl, read on from where they were, samples and checkpoints."""
+"""A run's folder as a page shows it: series from events.jsonl, read on each time, samples and checkpoints."""
 
 import json
 import math
@@ -100,15 +100,16 @@ class RunLog:
         if self.steps and step <= self.steps[-1]:
             # a run that was killed went on from a checkpoint before
             keep = bisect_left(self.steps, step)
-            for series in (self.steps, self.rates, self.seconds, *self.losses.values()):
+            del self.steps[keep:], self.rates[keep:], self.seconds[keep:]
+            for series in self.losses.values():
                 del series[keep:]
         self.finished = {}
         self.total_steps = int(event.get("total_steps") or self.total_steps)
         losses = {name: value if _is_number(value) else None for name, value in (event.get("losses") or {}).items()}
         for name in losses.keys() - self.losses.keys():
             self.losses[name] = [None] * len(self.steps)
-        for name, series in self.losses.items():
-            series.append(losses.get(name))
+        for name, values in self.losses.items():
+            values.append(losses.get(name))
         self.steps.append(step)
         self.rates.append(float(event.get("learning_rate") or 0.0))
         self.seconds.append(float(event.get("seconds") or 0.0))

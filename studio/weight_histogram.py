@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,8 @@ _DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER: Final = 100_000_000
 
 KINDS: Final = {
-    "attention": ("attn", "attention"), "self-attention": ("attn1", "self_attn"), "cross-attention": ("attn2", "cross_attn"),
-    "feed-forward": ("ff", "ffn", "mlp"), "norms": ("norm",),
+    "attention": ("attn", "attention"), "self-attention": ("attn1", "self_attn"),
+    "cross-attention": ("attn2", "cross_attn"), "feed-forward": ("ff", "ffn", "mlp"), "norms": ("norm",),
 }  # fmt: skip
 """Words of a scope, and the parts of tensors' names that tell them; the trainer looks at the modules themselves."""
 
@@ -157,7 +158,9 @@ class WeightHistogram:
             return table[:, -1]
         return table[:, place] + rest * (table[:, place + 1] - table[:, place])
 
-    def trained(self, threshold: float, *, cap: float = 1.0, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:  # fmt: skip
+    def trained(
+        self, threshold: float, *, cap: float = 1.0, inside: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
         """How many numbers of each tensor SaRA trains: of a matrix or filter at most the share `cap`."""
         found = self.below(threshold, inside=inside)
         shapes = self.shapes if inside is None else [s for s, i in zip(self.shapes, inside, strict=True) if i]
@@ -176,7 +179,7 @@ class WeightHistogram:
     def bars(self, edges: Sequence[float], *, inside: NDArray[np.bool_] | None = None) -> list[float]:
         """How many numbers lie between each edge and the next."""
         sums = [float(self.below(edge, inside=inside).sum()) for edge in edges]
-        return [after - before for before, after in zip(sums, sums[1:], strict=False)]
+        return [after - before for before, after in pairwise(sums)]
 
 
 def layer_of(name: str) -> str:

@@ -56,8 +56,16 @@ def draw_captions(folders: list[Path], set_captions: list[str]) -> None:
         key = f"{PAGE}.caption.{one.path}"
         if key not in st.session_state:
             st.session_state[key] = one.caption
-        text.text_area(plain(one.name), key=key, height=68, max_chars=MAX_CAPTION, help=_SOURCES[one.source],
-                       disabled=bool(why_not) or not one.is_editable, on_change=_write, args=(folder, one.name, key))  # fmt: skip
+        text.text_area(
+            plain(one.name),
+            key=key,
+            height=68,
+            max_chars=MAX_CAPTION,
+            help=_SOURCES[one.source],
+            disabled=bool(why_not) or not one.is_editable,
+            on_change=_write,
+            args=(folder, one.name, key),
+        )
         if one.source != "text":
             text.caption(_SOURCES[one.source])
 

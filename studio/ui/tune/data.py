@@ -39,8 +39,8 @@ def draw_sets() -> list[dict[str, Any]]:
                     if st.button(plain(folder.name), key=f"{PAGE}.use.{folder.parent.name}", width="stretch"):
                         _use(folder)
                         st.rerun()
-    number = st.session_state.get(_UNPACKING)
-    if number is not None and (job := shell.told(shell.queue().job, number)) is not None:
+    unpacking = st.session_state.get(_UNPACKING)
+    if unpacking is not None and (job := shell.told(shell.queue().job, unpacking)) is not None:
         if job.is_open:
             shell.watch(job.id)
         elif job.state != "done":
@@ -75,14 +75,18 @@ def _remove(number: int, count: int) -> None:
     st.session_state[f"{PAGE}.sets"] = count - 1
 
 
-# --- uploads ------------------------------------------------------------------------------------------------------
+# --- uploads -----------------------------------------------------------------------------------------------------
 
 
 def _draw_upload() -> None:
     limits = Limits()
-    upload = st.file_uploader("Zip of pictures, videos and captions", type=["zip"], key=f"{PAGE}.zip",
-                              max_upload_size=limits.zip_mb,
-                              help="Captions are .txt files of the same name, metadata.jsonl or metadata.csv.")  # fmt: skip
+    upload = st.file_uploader(
+        "Zip of pictures, videos and captions",
+        type=["zip"],
+        key=f"{PAGE}.zip",
+        max_upload_size=limits.zip_mb,
+        help="Captions are .txt files of the same name, metadata.jsonl or metadata.csv.",
+    )
     if st.button("Unpack it", key=f"{PAGE}.unpack", disabled=upload is None, type="primary"):
         job = shell.told(_unpack, upload)
         if job is not None:
@@ -131,7 +135,7 @@ def _uploads() -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[:12]
 
 
-# --- what is learned of them ----------------------------------------------------------------------------------------
+# --- what is learned of them -------------------------------------------------------------------------------------
 
 
 def draw_fields() -> dict[str, Any]:
@@ -143,7 +147,7 @@ def draw_fields() -> dict[str, Any]:
     return values
 
 
-# --- the doctor -----------------------------------------------------------------------------------------------------
+# --- the doctor --------------------------------------------------------------------------------------------------
 
 
 def draw_doctor(text: str | None, folders: list[Path]) -> None:
@@ -228,6 +232,9 @@ def _draw_preview(text: str) -> None:
     elif job.state != "done":
         st.error(plain(job.error or "It was cancelled."), icon=":material/error:")
     elif (sheet := Path(job.result["output"])).is_file():
-        st.image(str(sheet), width="stretch",
-                 caption=f"The first {job.result['drawn']} of {job.result['samples']} samples, as they are trained")  # fmt: skip
+        st.image(
+            str(sheet),
+            width="stretch",
+            caption=f"The first {job.result['drawn']} of {job.result['samples']} samples, as they are trained",
+        )
         st.dataframe(job.result["buckets"], hide_index=True, key=f"{PAGE}.buckets")

@@ -56,8 +56,8 @@ def _draw_figures(found: WeightHistogram, choice: Choice) -> None:
     from training.methods.sara import learning_rate_of
 
     trained, limit, rate = st.columns(3)
-    trained.metric("Trained", f"{choice.count:,}", f"{choice.count / found.total:.2%} of the network", delta_color="off",
-                   delta_arrow="off")  # fmt: skip
+    share = f"{choice.count / found.total:.2%} of the network"
+    trained.metric("Trained", f"{choice.count:,}", share, delta_color="off", delta_arrow="off")
     limit.metric("|w| below", f"{choice.threshold:.3g}")
     rate.metric("Its learning rate", f"{learning_rate_of(choice.fraction):.1e}",
                 help="SaRA's own for this share; a rate in the budget goes before it.")  # fmt: skip
@@ -76,7 +76,7 @@ def _words(found: WeightHistogram, choice: Choice, everywhere: bool) -> str:
     return plain("; ".join(words)) + ". Halfway, those that came to matter are left as they are."
 
 
-def _chart(found: WeightHistogram, inside: NDArray[np.bool_], choice: Choice) -> alt.LayerChart:
+def _chart(found: WeightHistogram, inside: NDArray[np.bool_], choice: Choice) -> Any:
     low, high = spread(found)
     edges = sorted({*np.geomspace(low, high, _BARS + 1).tolist(), choice.threshold})
     rows = [
@@ -90,7 +90,8 @@ def _chart(found: WeightHistogram, inside: NDArray[np.bool_], choice: Choice) ->
     bars = alt.Chart(alt.Data(values=rows)).mark_bar(stroke=None).encode(
         x=x, x2="high:Q", y=alt.Y("weights:Q", title="weights"),
         color=alt.Color("is:N", scale=_COLORS, legend=alt.Legend(orient="top-left", title=None)),
-        tooltip=[alt.Tooltip("low:Q", format=".2e"), alt.Tooltip("high:Q", format=".2e"), alt.Tooltip("weights:Q", format=",.0f")],
+        tooltip=[alt.Tooltip("low:Q", format=".2e"), alt.Tooltip("high:Q", format=".2e"),
+                 alt.Tooltip("weights:Q", format=",.0f")],
     )  # fmt: skip
     rule = (
         alt.Chart(alt.Data(values=[{"t": choice.threshold}]))

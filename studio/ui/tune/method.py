@@ -31,7 +31,11 @@ def draw_method(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     kind = METHODS[method]
     st.caption(f"{plain(kind.paper)}. Which to take says docs/fine-tuning.md; when in doubt, paca or sara.")
     values: dict[str, Any] = {"method": method}
-    options = _draw_sara(kind, model) if method == "sara" else fields(kind, kind.model_fields, page=f"{PAGE}.{method}", columns=2)  # fmt: skip
+    options = (
+        _draw_sara(kind, model)
+        if method == "sara"
+        else fields(kind, kind.model_fields, page=f"{PAGE}.{method}", columns=2)
+    )
     if not kind.model_fields:
         st.caption("This method has no options.")
     if kind.sized_by:
@@ -71,7 +75,9 @@ def _draw_sara(kind: Any, model: str) -> dict[str, Any]:
     with st.expander("Cap, low-rank term, re-selection"):
         values |= fields(kind, others, page=page, columns=2)
     if found is None:
-        st.caption("The model is not on this machine yet, so its weights cannot be counted; the run will say how many it trains.")  # fmt: skip
+        st.caption(
+            "The model is not on this machine yet, so its weights cannot be counted; the run tells how many it trains."
+        )
     else:
         assert inside is not None
         draw_histogram(found, inside, values, share=st.session_state.get(f"{PAGE}.trainable_share"))
@@ -88,8 +94,16 @@ def _draw_slider(kind: Any, found: WeightHistogram) -> float:
         current = min(grid, key=lambda value: abs(value - start))
         st.session_state[key] = current
     options = sorted({*grid, current})
-    return float(st.select_slider("Threshold of |w|", options, key=key, format_func=lambda value: f"{value:.2e}",
-                                  help=kind.model_fields["threshold"].description, persist_state="session"))  # fmt: skip
+    return float(
+        st.select_slider(
+            "Threshold of |w|",
+            options,
+            key=key,
+            format_func=lambda value: f"{value:.2e}",
+            help=kind.model_fields["threshold"].description,
+            persist_state="session",
+        )
+    )
 
 
 def counted(model: str) -> WeightHistogram | None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -42,14 +43,12 @@ def _declared() -> list[Path]:
     """The one place that knows where pages may write: uploads, and what the owner of the studio declared."""
     roots = [runs_folder() / "uploads"]
     roots += [Path(part) for part in os.environ.get("STUDIO_DATA", "").split(os.pathsep) if part]
-    try:
+    with suppress(ImportError, RequestError):  # it is no matter of this page what else is wrong with the settings
         roots += import_module("studio.settings").studio_settings().data_folders
-    except (ImportError, RequestError):
-        pass  # it is no matter of this page what else is wrong with the settings
     return roots
 
 
-# --- the model ----------------------------------------------------------------------------------------------------
+# --- the model ---------------------------------------------------------------------------------------------------
 
 
 def network_folder(model: str) -> Path | None:
@@ -86,7 +85,7 @@ def other_bytes(network: str, changed: float) -> int:
     return sum(file.stat().st_size for file in own.parent.glob("*/*.safetensors") if file.parent != own)
 
 
-# --- this machine -------------------------------------------------------------------------------------------------
+# --- this machine ------------------------------------------------------------------------------------------------
 
 
 @st.cache_data(ttl=30, max_entries=4, show_spinner=False)
@@ -101,11 +100,13 @@ def cpu_speed() -> float | None:
     return None if Path("/proc/driver/nvidia").exists() or Path("/dev/kfd").exists() else matrix_speed()
 
 
-# --- jobs ---------------------------------------------------------------------------------------------------------
+# --- jobs --------------------------------------------------------------------------------------------------------
 
 
 def submit_with(text: str, words: Sequence[str], *, title: str, needs: Sequence[int] = ()) -> Job:
-    """Puts a command into the queue whose settings are a TOML file in its folder; `{toml}` in the words is that file, `{folder}` the folder.
+    """Puts a command into the queue whose settings are a TOML file in its folder.
+
+    In the words, `{toml}` stands for that file and `{folder}` for the folder.
 
     Raises:
         RequestError: the command is wrong.

@@ -75,7 +75,7 @@ def _to_come() -> set[str]:
     return {run.name for job in waiting if (run := run_of(job)) is not None}
 
 
-# --- the forecast -------------------------------------------------------------------------------------------------
+# --- the forecast ------------------------------------------------------------------------------------------------
 
 
 def _draw_forecast(settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -131,7 +131,7 @@ def _product(shape: tuple[int, ...]) -> int:
     return found
 
 
-# --- how it goes ------------------------------------------------------------------------------------------------------
+# --- how it goes -------------------------------------------------------------------------------------------------
 
 
 def draw_run() -> None:
