@@ -62,12 +62,19 @@ def _draw_form() -> None:
         picture = st.file_uploader("Reference picture", type=PICTURES, key="reference", help=help_of["reference"])
         if picture is not None:
             st.image(picture.getvalue(), width=220)
-    source = st.radio("Driving motion", ["Bundled motion", "Video or keypoints"], horizontal=True, key="source")
+    _take_over()
+    handed = st.session_state.get("animate.driving")
+    sources = ["Bundled motion", "Video or keypoints", *(["From the Pose page"] if handed else [])]
+    source = st.radio("Driving motion", sources, horizontal=True, key="source")
     upload = None
     if source == "Bundled motion":
         names = sorted(MOTIONS)
         motion = st.selectbox("Motion", names, index=names.index("wave") if "wave" in names else 0, key="motion",
                               format_func=lambda name: f"{name}: {MOTIONS[name]}")  # fmt: skip
+    elif source == "From the Pose page":
+        motion = str(handed)
+        adjust = st.session_state.get("animate.adjust", {})
+        st.caption(", ".join(["Edited keypoints", *(f"{name} {value:g}" for name, value in adjust.items())]))
     else:
         motion = ""
         upload = st.file_uploader("Driving video or keypoints", type=DRIVINGS, key="driving", help=help_of["driving"])
@@ -87,10 +94,20 @@ def _draw_form() -> None:
         driving = motion or str(keep_upload(folder, "driving", upload.name, upload.getvalue()) if upload else "")
         words = animate_arguments(reference, driving, folder / "animation.mp4", prompt=prompt, seed=int(seed),
                                   steps=int(steps) if steps else None, model=model)  # fmt: skip
+        if source == "From the Pose page":
+            words += [f"--adjust={name}={value:g}" for name, value in st.session_state["animate.adjust"].items()]
         start(words, folder)
         st.query_params["job"] = folder.name  # a reload finds the job again
     if not ready:
         st.caption("Choose a picture and a motion first.")
+
+
+def _take_over() -> None:
+    """Takes what the Pose page handed over."""
+    handed = st.session_state.pop("animate.handed", None)
+    if handed:
+        st.session_state.update({"animate.driving": handed["driving"], "animate.adjust": handed["adjust"],
+                                 "source": "From the Pose page"})  # fmt: skip
 
 
 def _draw_result() -> None:
