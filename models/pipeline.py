@@ -63,7 +63,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->ipi_image_encoder->ipi->epi->transformer->vae"
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # noqa: RUF012
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "velocity"]  # noqa: RUF012
     _optional_components = ["tokenizer", "image_encoder", "image_processor", "ipi_image_encoder", "ipi"]  # noqa: RUF012
 
     def __init__(
@@ -283,6 +283,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
                         "latents": sample,
                         "prompt_embeds": prompt_embeds,
                         "negative_prompt_embeds": negative_prompt_embeds,
+                        "velocity": velocity,
                     }
                     chosen = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                     tensors |= callback_on_step_end(self, step, timestep, chosen) or {}
@@ -408,6 +409,21 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         tokenizer = clip_tokenizer() if isinstance(self.text_encoder, OpenCLIPTextEncoder) else self.tokenizer
         prompts = [prompt] * batch if isinstance(prompt, str) else prompt
         return add_random_words(prompts, tokenizer, count, generator)
+
+    @torch.no_grad()
+    def stills(
+        self, latents: Tensor, velocity: Tensor, step: int, *, count: int = 3
+    ) -> Float[Tensor, "count 3 height width"]:
+        """Guesses from an unfinished clip what it will show: a few of its moments, each decoded as a picture, 0..1.
+
+        The clip without its noise is latents - sigma velocity, sigma being the noise that is left after `step`; for a
+        callback, which has the three of them. Only the first clip of a batch is shown.
+        """
+        sigma = self.scheduler.sigmas[step + 1].to(latents)
+        moments = torch.linspace(0, latents.shape[2] - 1, min(count, latents.shape[2])).round().long().tolist()
+        clean = (latents - sigma * velocity)[0, :, moments]
+        pictures = torch.cat(list(decode_pieces(self.vae, rearrange(clean, "c n h w -> n c 1 h w"))), dim=2)[:, :, 0]
+        return ((pictures.float() + 1) / 2).clamp(0, 1)
 
     def _decode(self, latents: Tensor, num_frames: int, lock: ColourLock | None) -> Tensor:
         video: Tensor | None = None

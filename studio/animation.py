@@ -28,6 +28,7 @@ from studio.driving import (
 )
 from studio.errors import RequestError, did_you_mean
 from studio.files import check_output, moved_in
+from studio.live import NEEDS, LivePicture
 from studio.placement import Placement, choose_canvas
 from studio.progress import OnNote, OnProgress, Progress, peak_memory_bytes, unheard
 from studio.requests import AnimateRequest, BackgroundRequest, SamplingRequest
@@ -116,7 +117,7 @@ def check_animate(request: AnimateRequest) -> None:
     Raises:
         RequestError: names the flag, the value and the fix.
     """
-    check_output(output_of(request), suffixes=(".mp4",))
+    _check_outputs(request)
     _check_picture(request.reference, "--reference")
     kind = kind_of(request.driving)
     if request.reference_pose is not None and not request.reference_pose.exists():
@@ -131,8 +132,14 @@ def check_background(request: BackgroundRequest) -> None:
     Raises:
         RequestError: names the flag, the value and the fix.
     """
-    check_output(output_of(request), suffixes=(".mp4",))
+    _check_outputs(request)
     _check_picture(request.image, "--image")
+
+
+def _check_outputs(request: AnimateRequest | BackgroundRequest) -> None:
+    check_output(output_of(request), suffixes=(".mp4",))
+    if request.live is not None:
+        check_output(request.live, flag="--live", suffixes=(".png",))
 
 
 def output_of(request: AnimateRequest | BackgroundRequest) -> Path:
@@ -181,7 +188,7 @@ def run_animate(
     inputs = {"reference": _described(reference)}
     if driving.kind != "motion":
         inputs["driving"] = _described(Path(request.driving))
-    facts = job.facts(inputs, weights) | {"driving": {"kind": driving.kind, **describe_poses(poses)}}
+    facts = job.facts(inputs, weights, frames) | {"driving": {"kind": driving.kind, **describe_poses(poses)}}
     return Animation(
         frames=frames, fps=poses.fps, request=request, picture=picture, poses=poses, facts=facts, notes=tuple(job.notes)
     )
@@ -207,7 +214,7 @@ def run_background(
     placement = job.place(source, pipe)
     picture, fps = placement.picture(source), request.fps or float(pipe.config["fps"])
     frames = job.sample(pipe, picture, fps, prompt=request.prompt, num_frames=request.num_frames)
-    facts = job.facts({"image": _described(image)}, weights)
+    facts = job.facts({"image": _described(image)}, weights, frames)
     return Animation(frames=frames, fps=fps, request=request, picture=picture, poses=None, facts=facts,
                      notes=tuple(job.notes))  # fmt: skip
 
@@ -252,8 +259,12 @@ class _Job:
         self._tell_what_is_cut(pipe, prompt, "--prompt")
         self._tell_what_is_cut(pipe, request.negative_prompt, "--negative-prompt")
 
-        def told(_: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        live = LivePicture(request.live) if request.live is not None else None
+
+        def told(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             self.on_progress(Progress(stage="denoising", done=step + 1, total=steps))
+            if live is not None:
+                live(pipe, step, tensors)
             return tensors
 
         self.on_progress(Progress(stage="denoising", done=0, total=steps))
@@ -265,7 +276,7 @@ class _Job:
             guidance_scale=request.guidance_scale, prompt_noise=request.prompt_noise,
             prompt_random_words=request.prompt_random_words, guidance_start=request.guidance_start,
             guidance_before=request.guidance_before, generator=torch.Generator().manual_seed(request.seed),
-            output_type="pt", callback_on_step_end=told,
+            output_type="pt", callback_on_step_end=told, callback_on_step_end_tensor_inputs=NEEDS,
         )  # fmt: skip
         self.seconds["generate"] = time.monotonic() - begun
         if request.guidance_start:
@@ -279,15 +290,24 @@ class _Job:
             if cut:
                 self.note(f"{flag} is longer than this model reads; its last {cut} tokens are left out")
 
-    def facts(self, inputs: dict[str, Any], weights: Path | None) -> dict[str, Any]:
+    def facts(
+        self, inputs: dict[str, Any], weights: Path | None, frames: UInt8[Tensor, "frames height width 3"]
+    ) -> dict[str, Any]:
         seconds = {name: round(value, 3) for name, value in self.seconds.items()}
         return {
             "inputs": inputs,
             **({"guidance_began": self.guidance_began} if self.request.guidance_start else {}),
             "weights": {} if weights is None else hash_weights(weights),
             "metrics": {"seconds": round(time.monotonic() - self.started, 3), "peak_memory_bytes": peak_memory_bytes(),
-                        **{f"seconds_{name}": value for name, value in seconds.items()}},
+                        **{f"seconds_{name}": value for name, value in seconds.items()},
+                        "colour_drift": colour_drift(frames)},
         }  # fmt: skip
+
+
+def colour_drift(frames: UInt8[Tensor, "frames height width 3"]) -> list[float]:
+    """How far each frame's mean colour is from the first one's, in levels of 255, the largest of the three channels."""
+    means = torch.stack([frame.float().mean(dim=(0, 1)) for frame in frames])
+    return [round(level, 2) for level in (means - means[0]).abs().amax(dim=1).tolist()]
 
 
 def _check_picture(path: Path, flag: str) -> None:

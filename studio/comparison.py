@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from studio.child import Child
 from studio.cli.verbs.quality import SCORES
 from studio.errors import RequestError, did_you_mean
 from studio.files import moved_in
-from studio.jobs import Job, start
 from training.toml import dump_toml
 
 LOSSES: Final = ("validation_loss", "loss_at_fixed_noise")
@@ -176,16 +176,16 @@ class Comparison:
     def _do(self, words: Sequence[str], run: Path, what: str) -> dict[str, Any]:
         folder = self._folder / "jobs" / f"{run.name}-{what}"
         folder.mkdir(parents=True, exist_ok=True)
-        job: Job = start([*words, "--device", self._device], folder)
+        child = Child([*words, "--device", self._device], folder)
         name = f"{run.name} ({self.done} of {self.total}), {what}"
         try:
-            while (status := job.wait(1.0)).state == "running":
-                self._on_progress(name, status.share)
+            while not child.wait(1.0):
+                self._on_progress(name, child.progress().share)
         except KeyboardInterrupt:
-            job.cancel()
-            job.wait(120)
+            child.interrupt()
+            child.wait(120)
             raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
-        return status.result
+        return child.result()
 
     def _row(self, variant: Variant, run: Path, result: dict[str, Any]) -> Row:
         events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -100,6 +100,8 @@ class SamplingRequest(Request):
     """Keeps only the part that works on the GPU: less memory, slower."""
     preview: bool = False
     """Also writes a contact sheet, OUT.png."""
+    live: Path | None = Field(default=None, exclude=True)
+    """A PNG that shows the video on its way, written again and again while it is made."""
 
 
 class AnimateRequest(SamplingRequest):

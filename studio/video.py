@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+import av.container
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
@@ -40,13 +41,7 @@ def write_video(
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if metadata:
             container.metadata["comment"] = json.dumps(metadata, default=str)
-        # PyAV's types know a stream's kind only for literal codec names
-        video: Any = container.add_stream(_encoder(), rate=rate, options={"crf": "17", "preset": "medium"})
-        video.height, video.width, video.pix_fmt = pixels.shape[1], pixels.shape[2], "yuv420p"
-        context = video.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = 1  # "tv": 16..235, what players expect of yuv420p
-        context.time_base = 1 / rate
+        video = add_video_stream(container, (pixels.shape[2], pixels.shape[1]), rate)
         sound = None
         if audio is not None and _has_audio(audio):
             sound = container.add_stream("aac", rate=_AUDIO_RATE, layout="stereo")
@@ -59,10 +54,30 @@ def write_video(
         container.mux(video.encode(None))
         if sound is not None:
             assert audio is not None
-            for packet_frame in _audio_frames(audio, len(pixels) / rate):
-                container.mux(sound.encode(packet_frame))
-            container.mux(sound.encode(None))
+            add_sound(container, sound, audio, len(pixels) / rate)
     return sound is not None
+
+
+def add_video_stream(
+    container: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, *, preset: str = "medium"
+) -> Any:
+    """Adds a stream for H.264 yuv420p in BT.709; `size` is (width, height), even."""
+    # PyAV's types know a stream's kind only for literal codec names
+    video: Any = container.add_stream(_encoder(), rate=rate, options={"crf": "17", "preset": preset})
+    video.width, video.height = size
+    video.pix_fmt = "yuv420p"
+    context = video.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = 1  # "tv": 16..235, what players expect of yuv420p
+    context.time_base = 1 / rate
+    return video
+
+
+def add_sound(container: av.container.OutputContainer, stream: Any, audio: Path, duration_s: Fraction) -> None:
+    """Writes the sound of a video, from its first picture on and at most `duration_s` long."""
+    for frame in _audio_frames(audio, duration_s):
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
 
 
 def _encoder() -> str:
@@ -79,8 +94,12 @@ def _encoder() -> str:
     raise RequestError("this PyAV has no H.264 encoder; the wheel from PyPI has: pip install --force-reinstall av")
 
 
+def _open(path: Path) -> av.container.InputContainer:
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"})  # a playlist could name other machines
+
+
 def _has_audio(path: Path) -> bool:
-    with av.open(str(path)) as container:
+    with _open(path) as container:
         return bool(container.streams.audio)
 
 
@@ -103,16 +122,17 @@ def _audio_frames(path: Path, duration_s: Fraction) -> Iterator[av.AudioFrame]:
 def _sound_after_first_picture(path: Path) -> Iterator[Float[ndarray, "2 samples"]]:
     """Decodes and resamples sound; a late start becomes silence, an early one is cut."""
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=_AUDIO_RATE)
-    with av.open(str(path)) as container:
+    with _open(path) as container:
         start_s = _start_s(container.streams.video[0]) if container.streams.video else 0.0
         cut: int | None = None
         for frame in container.decode(audio=0):
             if cut is None:
                 begins_s = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else 0.0
                 cut = round((start_s - begins_s) * _AUDIO_RATE)
-                if cut < 0:
-                    yield np.zeros((_AUDIO_CHANNELS, -cut), np.float32)
-                    cut = 0
+                while cut < 0:  # a second at a time: the reader stops when it has enough, the file may claim a year
+                    silence = min(-cut, _AUDIO_RATE)
+                    yield np.zeros((_AUDIO_CHANNELS, silence), np.float32)
+                    cut += silence
             for resampled in resampler.resample(frame):
                 samples = resampled.to_ndarray()
                 dropped = min(cut, samples.shape[1])

@@ -63,6 +63,19 @@ def _run(words: list[str], console: Console) -> int:
     return int(str(result.get("exit_code", DONE)))
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Checks a command without running it.
+
+    Raises:
+        RequestError: it is none, or a flag of it is wrong.
+    """
+    try:
+        verb, flags = _find(list(words), load_verbs())
+        parse_flags(f"studio {verb.name}", verb.request, flags)
+    except HelpAskedError:
+        raise RequestError("a command that only shows help is no job; give a verb and its flags") from None
+
+
 def _find(words: list[str], verbs: Mapping[str, Verb]) -> tuple[Verb, list[str]]:
     """Finds the verb that the words begin with.
 

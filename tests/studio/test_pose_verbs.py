@@ -10,9 +10,9 @@ def test_edit_repairs_smooths_and_trims_in_one_go(studio, keypoints, tmp_path):
     from pose.readers import read_keypoints
 
     output = tmp_path / "edited.json"
-    fixes = ("--fix", "2:right_wrist=40,50", "--fix", "3:left_knee=missing")
-    ran = studio("pose", "edit", keypoints, "--output", output, *fixes, "--fill-gaps", 2, "--smooth", 5,
-                 "--first", 1, "--last", 4, "--json")  # fmt: skip
+    ran = studio("pose", "edit", keypoints, "--output", output, "--fix", "2:right_wrist=40,50",
+                 "--fix", "3:left_knee=missing", "--fill-gaps", 2, "--smooth", 5, "--first", 1, "--last", 4,
+                 "--json")  # fmt: skip
     assert ran.code == 0, ran.err
     assert ran.result["frames"] == 4 and ran.result["missing"] == 0
     edited = read_keypoints(output)

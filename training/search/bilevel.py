@@ -15,9 +15,10 @@ from typing import Final
 
 from training.checkpoint import SaveError
 from training.disk import full_disk
+from training.owners import this_worker
 from training.search.early_stop import why_stop
 from training.search.entries import Asked, Entry, Extended, Finished, Header, LedgerError, Measured, Taken, to_json
-from training.search.leases import heartbeat, is_free, this_worker
+from training.search.leases import heartbeat, is_free
 from training.search.ledger import Ledger, differences, open_ledger
 from training.search.replay import Replay
 from training.search.space import Candidate

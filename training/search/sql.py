@@ -1,23 +1,16 @@
 """A ledger in a database: SQLite for one machine, PostgreSQL for many. Several studies fit into one, by name."""
 
-import errno
-import hashlib
-import importlib.util
 import json
-import os
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from training.databases import Database, DatabaseError, database_url
+from training.owners import Owner
 from training.search.entries import Entry, LedgerError, from_json, to_json
-from training.search.leases import Leases, Owner
+from training.search.leases import Leases
 
 _DATA = sa.MetaData()
 _ENTRIES = sa.Table(
@@ -35,9 +28,6 @@ _LEASES = sa.Table(
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("beaten", sa.Float(53), nullable=False),
 )
-_WAIT_S: Final = 120
-"""For another process's lock on an SQLite file."""
-_DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
 def open_sql(storage: str, study: str | None) -> "SqlLedger":
@@ -48,18 +38,9 @@ def open_sql(storage: str, study: str | None) -> "SqlLedger":
             is named and it does not hold exactly one.
     """
     try:
-        url = sa.make_url(storage)
-    except ArgumentError as error:
-        raise LedgerError(f"storage {storage!r}: must be sqlite:///FILE or postgresql://USER@HOST/DATABASE") from error
-    if url.drivername in _DRIVERS:
-        url = url.set(drivername=_DRIVERS[url.drivername])
-    if url.get_backend_name() not in _DRIVERS:
-        raise LedgerError(f"storage {storage!r}: must be sqlite:///FILE or postgresql://USER@HOST/DATABASE")
-    if url.get_backend_name() == "sqlite":
-        if url.database in (None, "", ":memory:"):
-            raise LedgerError(f"storage {storage!r}: name a file, such as sqlite:///study.db")
-    elif url.get_driver_name() == "psycopg" and importlib.util.find_spec("psycopg") is None:
-        raise LedgerError(f"storage {url}: needs the package psycopg; pip install 'animatex-studio[postgres]'")
+        url = database_url(storage)
+    except DatabaseError as error:
+        raise LedgerError(str(error)) from error
     return SqlLedger(url, study)
 
 
@@ -67,42 +48,23 @@ class SqlLedger:
     """A table of entries. Ids of one study are given out under its lock, so they stand in the order of the entries."""
 
     def __init__(self, url: sa.URL, study: str | None) -> None:
-        self._url, self._sqlite = url, url.get_backend_name() == "sqlite"
-        # without a pool: connections that stand idle for the hours of a training do not survive them
-        self._engine = sa.create_engine(
-            url, poolclass=sa.NullPool,
-            connect_args={"timeout": _WAIT_S, "isolation_level": None} if self._sqlite else {},
-        )  # fmt: skip
-        self._held = threading.local()
+        self.database = Database(url, LedgerError)
         self._made = False
-        with self._errors_are_told():
-            self.study = study or self._only_study()
+        self.study = study or self._only_study()
         self.leases: Leases = SqlLeases(self)
 
     @property
     def place(self) -> str:
         """The database's address without its password, and the study."""
-        return f"{self._url.render_as_string(hide_password=True)} ({self.study})"
+        return f"{self.database.place} ({self.study})"
 
     def _only_study(self) -> str:
         with self.reading() as connection:
             names = [] if connection is None else list(connection.scalars(sa.select(_ENTRIES.c.study).distinct()))
         if len(names) != 1:
             there = f"{len(names)} studies, {', '.join(sorted(names))}: name one" if names else "no study"
-            raise LedgerError(f"{self._url.render_as_string(hide_password=True)} holds {there}")
+            raise LedgerError(f"{self.database.place} holds {there}")
         return str(names[0])
-
-    @contextmanager
-    def _errors_are_told(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            words = str(error.orig).strip()
-            if "disk is full" in words or getattr(error.orig, "sqlstate", None) == "53100":
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.place) from error
-            raise LedgerError(
-                f"the database {self._url.render_as_string(hide_password=True)} cannot be used: {words}"
-            ) from error
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -110,42 +72,20 @@ class SqlLedger:
 
         The database lets the lock go when the connection is lost.
         """
-        if getattr(self._held, "connection", None) is not None:
-            yield
-            return
-        with self._errors_are_told(), self._engine.connect() as connection:
-            self._lock(connection)
-            self._held.connection = connection
-            try:
-                if not self._made:
-                    _DATA.create_all(connection)
-                    self._made = True
-                yield
-                connection.commit()
-            finally:
-                self._held.connection = None
-
-    def _lock(self, connection: sa.Connection) -> None:
-        if self._sqlite:
-            # the driver itself begins too late, at the first change
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            return
         # the tables of all studies are made under one lock
-        for name in [self.study] if self._made else ["", self.study]:
-            key = int.from_bytes(hashlib.sha256(f"animatex-studio {name}".encode()).digest()[:8], signed=True)
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        with self.database.exclusive(*([self.study] if self._made else ["", self.study])) as connection:
+            if not self._made:
+                _DATA.create_all(connection)
+                self._made = True
+            yield
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection | None]:
         """The connection that holds the lock, or else one without; None where nothing was ever written."""
-        held: sa.Connection | None = getattr(self._held, "connection", None)
-        if held is not None:
-            yield held
-            return
-        if self._sqlite and not Path(str(self._url.database)).is_file():
+        if not self.database.exists:
             yield None
             return
-        with self._errors_are_told(), self._engine.connect() as connection:
+        with self.database.reading() as connection:
             self._made = self._made or sa.inspect(connection).has_table(_LEASES.name)
             yield connection if self._made else None
 
@@ -153,7 +93,8 @@ class SqlLedger:
         """Inserts a row."""
         with self.exclusive():
             text = json.dumps(to_json(entry), allow_nan=False)
-            self._held.connection.execute(sa.insert(_ENTRIES).values(study=self.study, entry=text))
+            assert self.database.held is not None
+            self.database.held.execute(sa.insert(_ENTRIES).values(study=self.study, entry=text))
 
     def read(self, offset: int = 0) -> tuple[list[Entry], int]:
         """The rows after an id."""
@@ -171,13 +112,11 @@ class SqlLedger:
 
     def now(self, connection: sa.Connection) -> float:
         """Seconds since 1970 by the database's clock, which is the same for all machines."""
-        if self._sqlite:
-            return time.time()
-        return float(connection.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))) or 0)
+        return self.database.now(connection)
 
     def close(self) -> None:
         """Lets go of the database."""
-        self._engine.dispose()
+        self.database.close()
 
 
 class SqlLeases:

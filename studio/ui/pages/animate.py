@@ -1,48 +1,30 @@
 """The Animate page: a picture, a motion and a text in, a video out."""
 
-import os
-import shlex
+import secrets
 from pathlib import Path
+from typing import Any, Final
 
 import streamlit as st
 
-from pose.motions import MOTIONS
-from studio.characters import CHARACTERS, character_file
-from studio.jobs import Job, JobStatus, new_folder, start
+from pose.adjustment import Adjustment
+from studio.animate_form import MOST_SEEDS, adjustment_of, animate_words, estimate, seeds_from
+from studio.errors import RequestError
+from studio.jobs import Job
+from studio.preflight import Preflight, look_ahead, stops
 from studio.requests import AnimateRequest
+from studio.ui import shell
+from studio.ui.controls import control_of
+from studio.ui.form import field, fields
+from studio.ui.results import draw_grid, draw_recent, draw_result
+from studio.ui.sources import choose, pick_driving, pick_picture, shown_picture
 
-PICTURES = ["png", "jpg", "jpeg", "webp", "bmp"]
-DRIVINGS = ["mp4", "mov", "webm", "mkv", "avi", "gif", "json"]
-
-
-def jobs_folder() -> Path:
-    """Where jobs of the app live: $STUDIO_RUNS/app, or runs/app here."""
-    return Path(os.environ.get("STUDIO_RUNS", "runs")) / "app"
-
-
-def animate_arguments(
-    reference: Path, driving: str, output: Path, *, prompt: str, seed: int, steps: int | None, model: str
-) -> list[str]:
-    """Writes the command that the form stands for."""
-    words = ["animate", "--reference", str(reference), "--driving", driving, "--output", str(output), "--preview",
-             f"--seed={seed}", "--model", model]  # fmt: skip
-    if prompt.strip():
-        words.append(f"--prompt={prompt.strip()}")  # one word, so that a text may begin with a dash
-    if steps:
-        words.append(f"--num-inference-steps={steps}")
-    return words
-
-
-def keep_upload(folder: Path, stem: str, name: str, content: bytes) -> Path:
-    """Saves an upload under a name of ours: only the suffix comes from outside."""
-    path = folder / f"{stem}{Path(name).suffix.lower()}"
-    path.write_bytes(content)
-    return path
+PAGE: Final = "animate"
 
 
 def draw() -> None:
     """Draws the page."""
     st.title("Animate")
+    _take_over()
     form, result = st.columns([2, 3], gap="large")
     with form:
         _draw_form()
@@ -50,100 +32,156 @@ def draw() -> None:
         _draw_result()
 
 
-def _draw_form() -> None:
-    help_of = {name: field.description for name, field in AnimateRequest.model_fields.items()}
-    who = st.radio("Character", ["Bundled character", "My picture"], horizontal=True, key="who")
-    picture, character = None, ""
-    if who == "Bundled character":
-        character = st.selectbox("Bundled character", sorted(CHARACTERS), index=sorted(CHARACTERS).index("juice-box"),
-                                 key="character", format_func=lambda name: f"{name}: {CHARACTERS[name]}")  # fmt: skip
-        st.image(str(character_file(character)), width=220)
-    else:
-        picture = st.file_uploader("Reference picture", type=PICTURES, key="reference", help=help_of["reference"])
-        if picture is not None:
-            st.image(picture.getvalue(), width=220)
-    _take_over()
-    handed = st.session_state.get("animate.driving")
-    sources = ["Bundled motion", "Video or keypoints", *(["From the Pose page"] if handed else [])]
-    source = st.radio("Driving motion", sources, horizontal=True, key="source")
-    upload = None
-    if source == "Bundled motion":
-        names = sorted(MOTIONS)
-        motion = st.selectbox("Motion", names, index=names.index("wave") if "wave" in names else 0, key="motion",
-                              format_func=lambda name: f"{name}: {MOTIONS[name]}")  # fmt: skip
-    elif source == "From the Pose page":
-        motion = str(handed)
-        adjust = st.session_state.get("animate.adjust", {})
-        st.caption(", ".join(["Edited keypoints", *(f"{name} {value:g}" for name, value in adjust.items())]))
-    else:
-        motion = ""
-        upload = st.file_uploader("Driving video or keypoints", type=DRIVINGS, key="driving", help=help_of["driving"])
-    prompt = st.text_area("Prompt", key="prompt", help=help_of["prompt"], height=80)
-    seed = st.number_input("Seed", min_value=0, value=0, step=1, key="seed", help=help_of["seed"])
-    with st.expander("More"):
-        model = st.text_input("Model", value="mini", key="model", help=help_of["model"])
-        steps = st.number_input(
-            "Steps", 1, 1000, None, placeholder="the model's", key="steps", help=help_of["num_inference_steps"]
-        )
-    ready = bool(character or picture) and bool(motion or upload)
-    if st.button("Animate", type="primary", key="animate", disabled=not ready):
-        folder = new_folder(jobs_folder())
-        reference = Path(character)
-        if picture is not None:
-            reference = keep_upload(folder, "reference", picture.name, picture.getvalue())
-        driving = motion or str(keep_upload(folder, "driving", upload.name, upload.getvalue()) if upload else "")
-        words = animate_arguments(reference, driving, folder / "animation.mp4", prompt=prompt, seed=int(seed),
-                                  steps=int(steps) if steps else None, model=model)  # fmt: skip
-        if source == "From the Pose page":
-            words += [f"--adjust={name}={value:g}" for name, value in st.session_state["animate.adjust"].items()]
-        start(words, folder)
-        st.query_params["job"] = folder.name  # a reload finds the job again
-    if not ready:
-        st.caption("Choose a picture and a motion first.")
-
-
 def _take_over() -> None:
-    """Takes what the Pose page handed over."""
-    handed = st.session_state.pop("animate.handed", None)
-    if handed:
-        st.session_state.update({"animate.driving": handed["driving"], "animate.adjust": handed["adjust"],
-                                 "source": "From the Pose page"})  # fmt: skip
+    """Takes what another page hands over: an earlier job's settings, an adapter, a motion, a picture."""
+    handed = shell.take_over(PAGE, AnimateRequest)
+    for what, name in (("picture", "reference"), ("driving", "driving")):
+        if value := handed.get(name):
+            choose(PAGE, what, str(value))
+    if isinstance(adjust := handed.get("adjust"), Adjustment):
+        for name in Adjustment.model_fields:
+            st.session_state[f"{PAGE}.adjust.{name}"] = getattr(adjust, name)
+
+
+def _draw_form() -> None:
+    picture = pick_picture(PAGE)
+    driving = pick_driving(PAGE)
+    values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=PAGE)}
+    person = field(AnimateRequest, "person", page=PAGE) if driving and Path(driving).suffix == ".mp4" else None
+    found = _look_ahead(picture, driving, person)
+    values |= {"person": person, "adjust": _draw_fit(picture, found)}
+    left, right, dice = st.columns([3, 3, 1], vertical_alignment="bottom")
+    with left:
+        values["num_frames"] = field(AnimateRequest, "num_frames", page=PAGE, label="Length")
+    with dice:
+        if st.button("", icon=":material/casino:", key=f"{PAGE}.dice", help="Another seed"):
+            st.session_state[f"{PAGE}.seed"] = secrets.randbelow(10_000)
+    with right:
+        values["seed"] = field(AnimateRequest, "seed", page=PAGE)
+    with st.expander("Model and adapters"):
+        values |= fields(AnimateRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE)
+    with st.expander("Quality and size"):
+        names = ["num_inference_steps", "guidance_scale", "scheduler", "fps", "width", "height", "fit", "audio"]
+        values |= fields(AnimateRequest, names, page=PAGE, columns=2)
+    with st.expander("More"):
+        names = ["negative_prompt", "align", "detector", "prompt_noise", "prompt_random_words", "guidance_before"]
+        values |= fields(AnimateRequest, names, page=PAGE)
+    seeds = st.number_input("Seeds to try", 1, MOST_SEEDS, 1, key=f"{PAGE}.seeds", persist_state="session",
+                            help="So many videos, with this seed and the next ones, are shown together.")  # fmt: skip
+    _draw_estimate(values, found, int(seeds))
+    why_not = _why_not(picture, driving, found)
+    if st.button("Animate", type="primary", key=f"{PAGE}.go", disabled=bool(why_not), width="stretch"):
+        shell.told(_start, {**values, "reference": picture, "driving": driving}, int(seeds))
+    if why_not:
+        st.caption(why_not)
+
+
+def _why_not(picture: str | None, driving: str | None, found: "Preflight | None") -> str:
+    if picture is None:
+        return "Choose a picture first."
+    if driving is None:
+        return "Choose a motion first."
+    if found is not None and stops(found.findings):
+        return "This would fail; see above what is wrong."
+    return ""
+
+
+def _start(values: dict[str, Any], seeds: int) -> None:
+    jobs: list[Job] = []
+    for seed in seeds_from(values["seed"], seeds):
+        folder = shell.queue().new_folder()
+        words = animate_words({**values, "seed": seed}, folder)
+        title = f"{Path(values['reference']).stem}, {Path(values['driving']).stem}, seed {seed}"
+        jobs.append(shell.submit(words, folder=folder, title=title))
+    st.session_state[f"{PAGE}.grid"] = [job.id for job in jobs] if seeds > 1 else []
+    shell.choose_job(PAGE, jobs[0])
+    st.rerun()
+
+
+# --- before the render ------------------------------------------------------------------------------------------
+
+
+def _look_ahead(picture: str | None, driving: str | None, person: int | None) -> Preflight | None:
+    """Looks at picture and motion; a message where they cannot be used."""
+    if picture is None or driving is None:
+        return None
+    try:
+        changed = tuple(Path(name).stat().st_mtime for name in (picture, driving) if Path(name).is_file())
+        return _seen(picture, driving, person, changed)
+    except (RequestError, ValueError, OSError) as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+
+
+@st.cache_resource(max_entries=32, show_spinner="Finding skeletons")
+def _seen(picture: str, driving: str, person: int | None, changed: tuple[float, ...]) -> Preflight:
+    return look_ahead(Path(picture), driving, person=person)
+
+
+def _draw_fit(picture: str | None, found: Preflight | None) -> Adjustment:
+    """Draws the skeletons and the sliders that fit the motion by hand."""
+    if picture is not None and found is None:
+        st.image(str(shown_picture(picture)), width=260, caption="Reference")
+    if found is None:
+        return Adjustment()
+    moment = 0
+    with st.expander("Fit the motion by hand"):
+        names = list(Adjustment.model_fields)
+        columns = st.columns(2)
+        values = {}
+        for number, name in enumerate(names):
+            control = control_of(Adjustment, name)
+            key = f"{PAGE}.adjust.{name}"
+            if key not in st.session_state:
+                st.session_state[key] = control.default
+            with columns[number % 2]:
+                values[name] = st.slider(control.label, control.low, control.high, step=0.01, key=key,
+                                         help=control.help, persist_state="session")  # fmt: skip
+        if st.button("As it was fitted", key=f"{PAGE}.adjust.reset", icon=":material/undo:", on_click=_reset):
+            values = {}
+    if len(found.fitted) > 1:
+        moment = st.slider("Moment", 0, len(found.fitted) - 1, 0, key=f"{PAGE}.moment", help="A frame of the motion")
+    adjustment = adjustment_of(values)
+    own, fitted = st.columns(2)
+    own.image(found.reference_overlay(), caption="Its own skeleton", width="stretch")
+    fitted.image(found.fitted_overlay(moment, adjustment), caption=f"Pose in frame {moment}", width="stretch")
+    for finding in found.findings:
+        (st.error if finding.stops else st.warning)(f"{finding.what}: {finding.why}. {finding.fix}",
+                                                    icon=":material/accessibility_new:")  # fmt: skip
+    for note in found.notes:
+        st.info(note, icon=":material/info:")
+    return adjustment
+
+
+def _reset() -> None:
+    for name in Adjustment.model_fields:
+        st.session_state[f"{PAGE}.adjust.{name}"] = getattr(Adjustment(), name)
+
+
+def _draw_estimate(values: dict[str, Any], found: Preflight | None, seeds: int) -> None:
+    frames = values["num_frames"] or (len(found.fitted) if found is not None else 17)
+    done = shell.queue().jobs(("done",), kinds=["animate"], limit=30)
+    guess = estimate(done, model=values["model"], frames=frames * seeds)
+    if guess is not None:
+        st.caption(f"About {guess[0]:.0f} s and {guess[1] / 2**30:.1f} GiB, from what was made before with this model.")
+
+
+# --- after it -----------------------------------------------------------------------------------------------------
 
 
 def _draw_result() -> None:
-    folder = jobs_folder() / Path(st.query_params.get("job", "-")).name
-    if not (folder / "command.json").is_file():
-        st.info("The video appears here.")
+    job = shell.chosen_job(PAGE)
+    if job is None or job.kind != PAGE:
+        draw_recent(PAGE, PAGE)
         return
-    job = Job(folder)
-    if job.status().state == "running":
-        _watch(job)
-    else:
-        _show(job, job.status())
+    grid = [shell.queue().job(number) for number in st.session_state.get(f"{PAGE}.grid", ())]
+    if job.id in [one.id for one in grid]:
+        _draw_grid()
+    draw_result(PAGE, job)
+    st.divider()
+    draw_recent(PAGE, PAGE)
 
 
-@st.fragment(run_every="1s")
-def _watch(job: Job) -> None:
-    """Draws the progress until the job ends, then the whole page."""
-    status = job.status()
-    if status.state != "running":
-        st.rerun()
-    st.progress(status.share, text=status.stage)
-    if st.button("Stop", key="stop"):
-        job.cancel()
-
-
-def _show(job: Job, status: JobStatus) -> None:
-    if status.state == "failed":
-        st.error(status.result["error"])
-    else:
-        st.video(status.result["output"], loop=True, autoplay=True, muted=True)
-        facts = status.result
-        st.caption(f"{facts['frames']} frames of {facts['width']}x{facts['height']} at {facts['fps']:g} fps, "
-                   f"made in {facts['seconds']:.1f} s, seed {facts['seed']}")  # fmt: skip
-        st.download_button("Download", Path(facts["output"]).read_bytes(), "animation.mp4", "video/mp4", key="download")
-        st.image(facts["preview"], caption="reference, pose, result")
-    for note in status.notes:
-        st.warning(note)
-    st.caption("The same from the command line:")
-    st.code(f"studio {shlex.join(job.command)}", language="bash", wrap_lines=True)
+@st.fragment(run_every="2s")
+def _draw_grid() -> None:
+    draw_grid(PAGE, [shell.queue().job(number) for number in st.session_state.get(f"{PAGE}.grid", ())])

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from training.owners import this_worker
 from training.search.entries import Asked, Budget, Extended, Finished, LedgerError, Measured, Taken
-from training.search.leases import this_worker
 from training.search.ledger import open_ledger
 from training.search.space import Candidate, Choice, Space
 from training.search.study import open_study

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from training.owners import this_worker
 from training.search.entries import Asked, Budget, Finished, LedgerError, Measured, Taken, from_json, to_json
-from training.search.leases import heartbeat, is_free, this_worker
+from training.search.leases import heartbeat, is_free
 from training.search.ledger import open_ledger
 from training.search.space import Candidate, Choice, LogUniform, Space
 from training.search.trial import Point

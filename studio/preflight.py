@@ -1,0 +1,100 @@
+"""What an animation will be made of, looked at before it is made: skeletons, their fit, and what would go wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pose.adjustment import NOT_ADJUSTED, Adjustment
+from pose.align import adjust_poses
+from pose.checks import Finding
+from pose.media import read_image
+from pose.overlay import draw_overlay
+from pose.sequence import PoseSequence
+from studio.characters import picture_file
+from studio.driving import check_render, fit_driving, kind_of, read_driving, read_reference_pose
+from studio.placement import Fit, Placement, choose_canvas
+from studio.progress import unheard
+
+_VIDEO_FPS: Final = 2.0
+_VIDEO_FRAMES: Final = 16
+"""So little of a video is looked at: enough to see who moves and whether it fits, in about a second."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A picture, its skeleton and a motion, ready to be fitted."""
+
+    picture: UInt8[Tensor, "height width 3"]
+    """On the canvas."""
+    skeleton: PoseSequence | None
+    """Of the picture, on the canvas; None where nobody was found."""
+    driving: PoseSequence
+    """As it was read."""
+    fitted: PoseSequence
+    """The motion on the canvas, fitted to the picture."""
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def adjusted(self, adjustment: Adjustment = NOT_ADJUSTED) -> PoseSequence:
+        """The motion on the canvas with what a person changed by hand."""
+        return adjust_poses(self.fitted, adjustment)
+
+    def reference_overlay(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture with its own skeleton."""
+        if self.skeleton is None:
+            return np.asarray(self.picture)
+        return draw_overlay(self.picture, self.skeleton)
+
+    def fitted_overlay(self, frame: int, adjustment: Adjustment) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture with the pose that it will take in a frame."""
+        return draw_overlay(self.picture, self.adjusted(adjustment), frame)
+
+
+def look_ahead(
+    reference: Path,
+    driving: str,
+    *,
+    person: int | None = None,
+    fit: Fit = "cover",
+    size: tuple[int | None, int | None] = (None, None),
+    detector: str = "mini",
+    side_px: int = 384,
+) -> Preflight:
+    """Reads a picture and a motion as `studio animate` does, of a video only a few frames.
+
+    Args:
+        size: width and height that were asked for, in px.
+        side_px: short side of the canvas where no size was asked for; alignment does not depend on it.
+
+    Raises:
+        ValueError: the picture or the motion cannot be used.
+    """
+    notes: list[str] = []
+    source = read_image(picture_file(reference))
+    canvas = choose_canvas((source.shape[1], source.shape[0]), width=size[0], height=size[1], short_side=side_px)
+    placement = Placement.of((source.shape[1], source.shape[0]), canvas, fit)
+    video = kind_of(driving) == "video"
+    motion = read_driving(
+        driving, model_fps=12.0, fps=_VIDEO_FPS if video else None, num_frames=_VIDEO_FRAMES if video else None,
+        detector=detector, person=person, driving_fps=None, keep_frames=False, on_progress=unheard,
+    )  # fmt: skip
+    skeleton = read_reference_pose(source, None, detector, notes.append)
+    fitted = fit_driving(motion.poses, skeleton, source, placement, align="auto", note=notes.append)
+    return Preflight(
+        picture=placement.picture(source),
+        skeleton=None if skeleton is None else placement.pose(skeleton),
+        driving=motion.poses,
+        fitted=fitted,
+        notes=tuple(notes),
+        findings=tuple(check_render(motion.poses, skeleton, fitted, align="auto")),
+    )
+
+
+def stops(findings: Sequence[Finding]) -> bool:
+    """Whether a render would fail."""
+    return any(finding.stops for finding in findings)

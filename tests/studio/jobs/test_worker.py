@@ -1,0 +1,311 @@
+"""Workers: real processes of `studio`, started, stopped and killed."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+
+def _states(queue):
+    return {job.id: job.state for job in queue.jobs(limit=1000)}
+
+
+def test_jobs_run_one_after_the_other_with_their_results(queue, start_worker):
+    first = queue.submit(["motions"])
+    second = queue.submit(["motoins"])
+    assert start_worker("--until-empty").wait(60) == 0
+    done, failed = queue.job(first.id), queue.job(second.id)
+    assert done.state == "done" and len(done.result["motions"]) >= 12
+    assert failed.state == "failed" and "did you mean 'motions'?" in failed.error
+    assert done.ended <= failed.started
+    assert [text for _, text in queue.history(first.id)] == ["queued", "started for cpu (attempt 1)", "done"]
+
+
+def test_a_job_waits_for_those_it_needs_and_not_for_ever_for_one_that_failed(queue, start_worker):
+    bad = queue.submit(["motoins"])
+    needing = queue.submit(["motions"], needs=[bad.id])
+    later = queue.submit(["motions"], priority=-1)
+    before = queue.submit(["motions"], needs=[later.id], priority=9)
+    assert start_worker("--until-empty").wait(60) == 0
+    assert queue.job(needing.id).state == "queued"
+    assert queue.job(before.id).started >= queue.job(later.id).ended
+
+
+def test_relative_paths_begin_where_the_job_was_submitted(queue, start_worker, tmp_path, picture):
+    (tmp_path / "here").mkdir()
+    picture.rename(tmp_path / "here" / "a.png")
+    (tmp_path / "here" / "a.txt").write_text("a figure")
+    job = queue.submit(["data", "check", "."], directory=tmp_path / "here")
+    start_worker("--until-empty").wait(60)
+    assert queue.job(job.id).result["files"] == 1
+
+
+def test_a_worker_on_a_gpu_leaves_jobs_for_others_alone(queue, start_worker):
+    mine, other = queue.submit(["motions"], device="cuda:1"), queue.submit(["motions"], device="cpu")
+    assert start_worker("--until-empty", "--device", "cuda:1").wait(60) == 0
+    assert _states(queue) == {mine.id: "done", other.id: "queued"}
+
+
+def test_a_second_worker_for_a_device_is_refused(queue, start_worker, until):
+    start_worker()
+    until(lambda: any(worker.is_alive for worker in queue.workers()))
+    second = start_worker()
+    assert second.wait(60) == 2
+    assert "runs on this machine already" in second.stderr.read()
+
+
+def test_cancelling_a_running_job_ends_all_its_processes(queue, start_worker, long_job, until):
+    from studio.jobs.process import processes_of
+
+    job = long_job()
+    start_worker()
+    token = until(lambda: queue.job(job.id).token)
+    until(lambda: queue.job(job.id).progress().share > 0)
+    assert processes_of(token)
+    assert queue.cancel(job.id).shown_state == "stopping"
+    until(lambda: queue.job(job.id).state == "cancelled")
+    assert not processes_of(token)
+
+
+def test_a_job_that_does_not_heed_ctrl_c_is_ended_when_asked_again(queue, start_worker, long_job, until):
+    job = long_job()
+    start_worker()
+    until(lambda: queue.job(job.id).progress().share > 0)
+    from studio.jobs.process import processes_of
+
+    for process in processes_of(queue.job(job.id).token):
+        process.suspend()  # hears no signal but the last one
+    queue.cancel(job.id)
+    time.sleep(1)
+    assert queue.job(job.id).shown_state == "stopping"
+    queue.cancel(job.id)
+    until(lambda: queue.job(job.id).state == "cancelled")
+
+
+def test_a_paused_job_goes_on_later(queue, start_worker, long_job, until):
+    job = long_job()
+    start_worker()
+    until(lambda: queue.job(job.id).progress().share > 0)
+    queue.pause(job.id)
+    until(lambda: queue.job(job.id).state == "paused")
+    queue.resume(job.id)
+    until(lambda: queue.job(job.id).state == "done")
+    assert queue.job(job.id).attempt == 2
+
+
+def test_a_worker_that_is_stopped_puts_its_job_back(queue, start_worker, long_job, until):
+    job = long_job()
+    worker = start_worker()
+    until(lambda: queue.job(job.id).progress().share > 0)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert _states(queue) == {job.id: "queued"}
+    assert queue.workers() == []
+
+
+def test_a_killed_workers_job_lives_on_and_the_next_worker_takes_it_over(queue, start_worker, long_job, until):
+    job = long_job()
+    worker = start_worker()
+    until(lambda: queue.job(job.id).progress().share > 0)
+    pid = psutil.Process(worker.pid).children()[0].pid
+    worker.kill()
+    worker.wait()
+    assert psutil.pid_exists(pid)
+    assert start_worker("--until-empty").wait(60) == 0
+    ended = queue.job(job.id)
+    assert (ended.state, ended.attempt) == ("done", 1)
+    assert "another one watches it now" in " ".join(text for _, text in queue.history(job.id))
+
+
+def test_a_job_asked_to_end_while_no_worker_was_there_ends_with_the_next_one(queue, start_worker, long_job, until):
+    job = long_job(pictures=3000)
+    worker = start_worker()
+    until(lambda: queue.job(job.id).progress().share > 0)
+    worker.kill()
+    worker.wait()
+    queue.cancel(job.id)
+    start_worker()
+    until(lambda: queue.job(job.id).state == "cancelled")
+
+
+def test_a_job_whose_process_is_killed_is_begun_again_and_fails_the_third_time(queue, start_worker, long_job, until):
+    job = long_job()
+    start_worker()
+    for attempt in (1, 2, 3):
+        until(lambda attempt=attempt: queue.job(job.id).attempt == attempt and queue.job(job.id).progress().share > 0)
+        (process,) = _processes(queue, job)
+        process.kill()
+        until(lambda: queue.job(job.id).state in ("queued", "failed") or queue.job(job.id).attempt > attempt)  # noqa: B023
+    until(lambda: queue.job(job.id).state == "failed")
+    assert "ended 3 times without a result, as when memory runs out" in queue.job(job.id).error
+
+
+def _processes(queue, job):
+    from studio.jobs.process import processes_of
+
+    return processes_of(queue.job(job.id).token)
+
+
+def test_a_machine_that_lost_its_power_begins_the_job_again(queue, start_worker, long_job):
+    """Nothing lives on: the database says that a worker of a boot before has the job."""
+    from dataclasses import asdict
+
+    from studio.jobs.process import new_token
+    from training.owners import this_worker
+
+    job = long_job(pictures=10)
+    gone = {**asdict(this_worker()), "pid": 2**22 + 1, "born": "1"}
+    queue.change(job.id, state="running", token=new_token(), owner=gone, beaten=time.time(), attempt=1)
+    assert start_worker("--until-empty").wait(60) == 0
+    assert (queue.job(job.id).state, queue.job(job.id).attempt) == ("done", 2)
+
+
+def test_another_machines_job_is_left_alone_until_it_was_silent_for_long(queue, start_worker, long_job):
+    from dataclasses import asdict
+
+    from studio.jobs.process import new_token
+    from training.owners import this_worker
+
+    job = long_job(pictures=10)
+    elsewhere = {**asdict(this_worker()), "machine": "another"}
+    queue.change(job.id, state="running", token=new_token(), owner=elsewhere, beaten=time.time(), attempt=1)
+    worker = start_worker("--idle-exit", "2")
+    assert worker.wait(60) == 0
+    assert queue.job(job.id).state == "running"
+    queue.change(job.id, beaten=time.time() - 600)
+    assert start_worker("--until-empty").wait(60) == 0
+    assert queue.job(job.id).state == "done"
+
+
+def test_a_process_that_comes_too_late_does_nothing(queue, tmp_path):
+    """A worker was killed after it had started a process; by the time that one looks, its attempt is over."""
+    from studio.jobs.process import ATTEMPT, STALE, spawn
+
+    job = queue.submit(["motions"])
+    (job.folder / ATTEMPT).write_text("another attempt")
+    process = spawn(job.folder, job.words, attempt=1, token="late", directory=tmp_path, environment={})
+    assert process.wait(60) == STALE
+    assert not job.log("out", 1).exists()
+
+
+def test_a_process_finds_the_lock_taken_and_leaves(queue, tmp_path):
+    import fcntl
+
+    from studio.jobs.process import ATTEMPT, LOCK, STALE, is_locked, spawn
+
+    job = queue.submit(["motions"])
+    (job.folder / ATTEMPT).write_text("mine")
+    with (job.folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert is_locked(job.folder)
+        process = spawn(job.folder, job.words, attempt=1, token="mine", directory=tmp_path, environment={})
+        assert process.wait(60) == STALE
+    assert not is_locked(job.folder)
+
+
+def test_a_folder_that_cannot_be_written_fails_the_job_and_not_the_worker(queue, start_worker):
+    job, fine = queue.submit(["motions"]), queue.submit(["motions"])
+    job.folder.rmdir()
+    job.folder.write_text("a file is in the way")
+    assert start_worker("--until-empty").wait(60) == 0
+    assert queue.job(job.id).state == "failed"
+    assert "could not be started" in queue.job(job.id).error
+    assert queue.job(fine.id).state == "done"
+
+
+def test_a_training_goes_on_from_its_checkpoint(tmp_path):
+    from studio.jobs.kinds import words_to_go_on
+
+    words = ["train", "cat.toml", "--output-dir", "runs/cat"]
+    assert words_to_go_on(words, tmp_path) == words
+    (tmp_path / "runs" / "cat").mkdir(parents=True)
+    (tmp_path / "runs" / "cat" / "latest").write_text("checkpoint-3")
+    assert words_to_go_on(words, tmp_path) == ["resume", str(tmp_path / "runs" / "cat")]
+
+
+def test_a_worker_is_started_in_the_background_once_and_leaves_when_idle(queue, until):
+    from studio.jobs.worker import ensure_worker
+
+    job = queue.submit(["motions"])
+    assert ensure_worker(queue, idle_exit_s=1)
+    until(lambda: queue.job(job.id).state == "done")
+    assert not ensure_worker(queue)
+    until(lambda: queue.workers() == [])
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_worker, long_job, until):
+    import random
+
+    rng = random.Random(0)
+    jobs = [long_job(pictures=100) for _ in range(4)]
+    worker = start_worker()
+    kills = 0
+    while kills < 8:
+        time.sleep(rng.uniform(0.1, 1.5))
+        running = queue.jobs(("running",))
+        assert len(running) <= 1
+        if rng.random() < 0.7 or not running:
+            worker.kill()
+            worker.wait()
+            worker = start_worker()
+        elif queue.job(running[0].id).attempt < 2:
+            for process in _processes(queue, running[0]):
+                process.kill()
+        kills += 1
+    until(lambda: set(_states(queue).values()) == {"done"}, 120)
+    for job in jobs:
+        told = [text for _, text in queue.history(job.id)]
+        assert told.count("done") == 1
+        assert len([text for text in told if text.startswith("started")]) == queue.job(job.id).attempt
+
+
+def test_the_command_line_does_what_the_app_does(queue, capsys):
+    from studio.cli.run import main
+
+    def studio(*words):
+        code = main(["jobs", *words, "--root", str(queue.root), "--json"])
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    code, job = studio("submit", "animate --reference rabbit --driving wave --seed 3", "--title", "My rabbit")
+    assert (code, job["state"], job["title"]) == (0, "queued", "My rabbit")
+    code, clone = studio("clone", str(job["id"]), "--change", "seed=7")
+    assert clone["command"].endswith("--seed=7") and clone["command"].count("--seed") == 1
+    assert studio("pause", str(job["id"]))[1]["state"] == "paused"
+    assert studio("resume", str(job["id"]))[1]["state"] == "queued"
+    assert studio("move", str(clone["id"]))[0] == 0
+    assert [one["id"] for one in studio("list")[1]["jobs"]] == [clone["id"], job["id"]]
+    assert studio("cancel", str(job["id"]))[1]["state"] == "cancelled"
+    assert studio("retry", str(job["id"]))[1]["state"] == "queued"
+    assert studio("logs", str(job["id"]))[1]["state"] == "queued"
+    assert studio("cancel", str(clone["id"]))[0] == 0
+    assert studio("forget", str(clone["id"]))[0] == 0
+    assert studio("show", str(clone["id"]))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("motoins", "did you mean 'motions'"),
+        ("animate --reference rabbit", "driving"),
+        ("animate 'rabbit", "close the quotes"),
+        ("animate --help", "only shows help"),
+    ],
+)
+def test_a_command_that_cannot_run_never_gets_into_the_queue(queue, capsys, command, message):
+    from studio.cli.run import main
+
+    assert main(["jobs", "submit", command, "--root", str(queue.root)]) == 2
+    assert message in capsys.readouterr().err
+    assert queue.count() == 0
+
+
+def test_workers_do_not_load_torch(queue, start_worker, until):
+    """They wait for days beside trainings that need the memory."""
+    worker = start_worker()
+    until(lambda: any(row.is_alive for row in queue.workers()))
+    assert not [m.path for m in psutil.Process(worker.pid).memory_maps() if "libtorch" in m.path]
+    assert os.path.exists(queue.root / "studio.db")
