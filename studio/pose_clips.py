@@ -1,15 +1,16 @@
 """The clips of the Pose page: each is a folder with keypoints, perhaps the video they came from, and its edits.
 
-NAME/clip.json        what the page calls it, and the file of the video
+NAME/clip.json        what the page calls it, the video's file, the job that finds its keypoints
 NAME/keypoints*.json  what was found, a file for each person
 NAME/edits.json       the edits, so that a reload or a restart loses none
-NAME/...              of an extraction also the job's own files
 """
 
 import json
-import os
 import re
-from collections.abc import Sequence
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from studio.errors import RequestError
 from studio.files import moved_in
-from studio.jobs import Job, new_folder, start
+from studio.jobs import Job, runs_folder
 from studio.pose_edits import PoseEdits
 from studio.requests import make_request
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from pose.sequence import PoseSequence
 
 KEYPOINTS: Final = "keypoints"
-LARGEST_KEYPOINTS_BYTES: Final = 64 << 20
-"""A minute of 18 joints is half a megabyte; with hands and face ten."""
-MOTION_FRAMES, MOTION_FPS, MOTION_SIZE = 48, 24.0, (512, 512)
+MOTION_FRAMES: Final = 48
+MOTION_FPS: Final = 24.0
+MOTION_SIZE: Final = (512, 512)
 """How a bundled motion is written out for editing."""
+MOST_PEOPLE: Final = 20
+"""Of one keypoint file."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +43,24 @@ class Clip:
     @property
     def name(self) -> str:
         """What the page calls it; comes from outside, so escape it."""
-        return str(_read(self.folder / "clip.json").get("name") or self.folder.name)
+        return str(self._facts().get("name") or self.folder.name)
 
     @property
     def video(self) -> Path | None:
         """The video that the keypoints came from, where there is one."""
-        name = Path(str(_read(self.folder / "clip.json").get("video") or "")).name
-        return self.folder / name if name and (self.folder / name).is_file() else None
+        path = Path(str(self._facts().get("video") or ""))
+        return path if path.is_file() else None
+
+    @property
+    def job(self) -> int | None:
+        """The number of the job that finds the keypoints, where one does."""
+        number = self._facts().get("job")
+        return number if isinstance(number, int) else None
 
     @property
     def files(self) -> list[Path]:
         """The keypoint files, from the leftmost person."""
         return sorted(self.folder.glob(f"{KEYPOINTS}*.json"), key=lambda path: (len(path.name), path.name))
-
-    @property
-    def job(self) -> Job | None:
-        """The extraction, where keypoints come from one."""
-        return Job(self.folder) if (self.folder / "command.json").is_file() else None
 
     def load_edits(self) -> tuple[int, PoseEdits]:
         """Reads which person was being edited, counted from 0, and how; none when they cannot be read."""
@@ -70,6 +74,15 @@ class Clip:
         with moved_in(self.folder / "edits.json") as beside:
             beside.write_text(json.dumps({"person": person, "edits": edits.model_dump(mode="json")}))
 
+    def note(self, **facts: Any) -> None:
+        """Writes what the page should know of the clip; what was noted before stays."""
+        facts = {**self._facts(), **facts}
+        with moved_in(self.folder / "clip.json") as beside:
+            beside.write_text(json.dumps(facts))
+
+    def _facts(self) -> dict[str, Any]:
+        return _read(self.folder / "clip.json")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Someone:
@@ -82,19 +95,19 @@ class Someone:
 
 
 def clips_folder() -> Path:
-    """Where clips lie: with the app's jobs, $STUDIO_RUNS/app or runs/app here."""
-    return Path(os.environ.get("STUDIO_RUNS", "runs")) / "app"
+    """Where clips lie."""
+    return runs_folder() / "clips"
 
 
 def poses_folder() -> Path:
-    """Where keypoints are saved to be used again: $STUDIO_RUNS/poses or runs/poses here."""
-    return Path(os.environ.get("STUDIO_RUNS", "runs")) / "poses"
+    """Where keypoints are saved to be used again."""
+    return runs_folder() / "poses"
 
 
 def find_clip(name: str) -> Clip | None:
     """Finds a clip by its folder's name; nothing outside of the clips' folder is one."""
     folder = clips_folder() / Path(name).name
-    return Clip(folder) if name and (folder / "clip.json").is_file() else None
+    return Clip(folder) if name and folder.parent == clips_folder() and (folder / "clip.json").is_file() else None
 
 
 def list_clips(most: int = 50) -> list[Clip]:
@@ -103,11 +116,12 @@ def list_clips(most: int = 50) -> list[Clip]:
     return [Clip(path.parent) for path in found[:most]]
 
 
-def new_clip(name: str, *, video: str | None = None) -> Clip:
-    """Makes an empty clip."""
-    folder = new_folder(clips_folder())
-    (folder / "clip.json").write_text(json.dumps({"name": name[:200], "video": video}))
-    return Clip(folder)
+def new_clip(name: str, **facts: Any) -> Clip:
+    """Makes an empty clip; names of folders sort by time."""
+    clip = Clip(clips_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}")
+    clip.folder.mkdir(parents=True)
+    clip.note(name=name[:200], **facts)
+    return clip
 
 
 def open_motion(name: str) -> Clip:
@@ -121,51 +135,64 @@ def open_motion(name: str) -> Clip:
     return clip
 
 
-def open_keypoints(name: str, content: bytes) -> Clip:
-    """Keeps an uploaded keypoint file as a clip, when it can be read.
+def open_keypoints(name: str, source: Any, uploads: Path) -> Clip:
+    """Keeps an uploaded keypoint file as a clip, with everyone in it.
+
+    Args:
+        name: as the upload is called.
+        source: the upload, a binary file.
+        uploads: the folder that uploads are kept in.
 
     Raises:
-        ValueError: it is too large, or no keypoint file; the message calls it by `name`.
+        RequestError: it cannot be used; the message says why.
     """
-    from pose.readers import read_everyone
+    from pose.track import SeveralPeopleError
+    from studio.uploads import keep_keypoints
 
-    if len(content) > LARGEST_KEYPOINTS_BYTES:
-        raise RequestError(
-            f"{name} has {len(content) >> 20} MB; keypoints have {LARGEST_KEYPOINTS_BYTES >> 20} at most"
-        )
-    clip = new_clip(name)
-    file = clip.folder / f"{KEYPOINTS}.json"
-    file.write_bytes(content)
     try:
-        read_everyone(file)
-    except ValueError as error:
-        for path in (file, clip.folder / "clip.json"):
-            path.unlink()
-        clip.folder.rmdir()
-        raise RequestError(str(error).replace(str(file), name)) from None
+        kept = [keep_keypoints(name, source, uploads)]
+    except SeveralPeopleError:
+        kept = []
+        with suppress(RequestError):  # nobody has the next number
+            for person in range(1, MOST_PEOPLE + 1):
+                source.seek(0)
+                kept.append(keep_keypoints(name, source, uploads, person=person))
+    clip = new_clip(name)
+    for number, path in enumerate(kept, 1):
+        shutil.copyfile(path, clip.folder / f"{KEYPOINTS}-{number}.json")
     return clip
 
 
-def start_extraction(name: str, content: bytes, *, detector: str, fps: float | None, num_frames: int | None) -> Clip:
-    """Keeps a video and starts finding everyone in it, as a job of its own.
+def start_extraction(
+    name: str,
+    video: Path,
+    submit: Callable[[Sequence[str], str], Job],
+    *,
+    detector: str,
+    fps: float | None,
+    num_frames: int | None,
+) -> Clip:
+    """Starts finding everyone in a video, as a job of the queue.
 
-    The one place where the page starts work; the queue goes here.
+    Args:
+        name: what the page calls the clip.
+        video: the kept video.
+        submit: takes the words of a command and a title.
+        detector: who finds the keypoints.
+        fps: rate to read the video at; None for its own.
+        num_frames: how many frames to read; None for all.
     """
-    clip = new_clip(name, video=f"video{_suffix(name)}")
-    video = clip.folder / f"video{_suffix(name)}"
-    video.write_bytes(content)
-    start(extract_words(video, clip.folder / f"{KEYPOINTS}.json", detector, fps, num_frames), clip.folder)
+    clip = new_clip(name, video=str(video.absolute()))
+    words = ["pose", "extract", str(video.absolute()), "--everyone", f"--detector={detector}",
+             f"--output={clip.folder / KEYPOINTS}.json"]  # fmt: skip
+    words += [f"--fps={fps:g}"] if fps else []
+    words += [f"--num-frames={num_frames}"] if num_frames else []
+    try:
+        clip.note(job=submit(words, f"pose of {name}").id)
+    except Exception:
+        shutil.rmtree(clip.folder)
+        raise
     return clip
-
-
-def extract_words(video: Path, output: Path, detector: str, fps: float | None, num_frames: int | None) -> list[str]:
-    """Writes the command that finds everyone in a video."""
-    words = ["pose", "extract", str(video), "--everyone", f"--output={output}", f"--detector={detector}"]
-    if fps:
-        words.append(f"--fps={fps:g}")
-    if num_frames:
-        words.append(f"--num-frames={num_frames}")
-    return words
 
 
 def read_people(clip: Clip) -> list[Someone]:
@@ -199,9 +226,8 @@ def save_poses(name: str, poses: "PoseSequence") -> Path:
     folder = poses_folder()
     folder.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w-]+", "-", name).strip("-_")[:60] or "motion"
-    taken: Sequence[Path] = list(folder.iterdir())
-    names = {path.name for path in taken}
-    number = next(n for n in range(1, len(names) + 2) if _numbered(stem, n) not in names)
+    taken = {path.name for path in folder.iterdir()}
+    number = next(n for n in range(1, len(taken) + 2) if _numbered(stem, n) not in taken)
     path = folder / _numbered(stem, number)
     write_keypoints(path, poses)
     return path
@@ -209,12 +235,6 @@ def save_poses(name: str, poses: "PoseSequence") -> Path:
 
 def _numbered(stem: str, number: int) -> str:
     return f"{stem}.json" if number == 1 else f"{stem}-{number}.json"
-
-
-def _suffix(name: str) -> str:
-    """The suffix of an upload's name, when it is a plain one."""
-    suffix = Path(name).suffix.lower()
-    return suffix if re.fullmatch(r"\.[a-z0-9]{1,5}", suffix) else ""
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -123,6 +123,11 @@ def take_drag(frames: int) -> None:
         add_fixes([JointFix(first=frame, last=frame, joint=joint, xy=(x, y))])
 
 
+def take_frame(frames: int) -> None:
+    """Goes where the slider is."""
+    go_to(st.session_state["pose.frame"], frames)
+
+
 def take_pick(frames: int) -> None:
     """Goes to the frame that was clicked on in the timeline."""
     frame = picked_frame(st.session_state.get(CHART))
