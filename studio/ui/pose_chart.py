@@ -15,9 +15,11 @@ _DOUBT: Final = "#a06cd5"
 def timeline_chart(rows: list[dict[str, Any]], parts: Sequence[str], frame: int, num_frames: int) -> Any:
     """Draws the rows of `timeline_rows`: red is missing, green is sure, pale will be cut off; a line marks `frame`."""
     order = [*parts, LOOK_AT]
+    row_px, font_px = (17, 11) if len(order) < 10 else (13, 9)
     across = alt.X("frame:Q", title=None, scale=alt.Scale(domain=[0, num_frames], nice=False),
                    axis=alt.Axis(grid=False, tickMinStep=1, format="d"))  # fmt: skip
-    down = alt.Y("part:N", sort=order, title=None, scale=alt.Scale(domain=order, paddingInner=0.12))
+    down = alt.Y("part:N", sort=order, title=None, scale=alt.Scale(domain=order, paddingInner=0.12),
+                 axis=alt.Axis(labelOverlap=False, labelLimit=90, labelFontSize=font_px))  # fmt: skip
     pick = alt.selection_point(name=PICKED, fields=["frame"], on="click", clear=False, empty=False)
     sure = (
         alt.Chart(alt.Data(values=[row for row in rows if "sure" in row]))
@@ -40,7 +42,7 @@ def timeline_chart(rows: list[dict[str, Any]], parts: Sequence[str], frame: int,
         .mark_rule(color="#4c8dff", strokeWidth=2)
         .encode(x=alt.X("frame:Q", scale=alt.Scale(domain=[0, num_frames], nice=False)))
     )
-    return alt.layer(sure, doubts, here).properties(height=22 * len(order) if len(order) < 10 else 14 * len(order))
+    return alt.layer(sure, doubts, here).properties(height=row_px * len(order) + 24)
 
 
 def picked_frame(event: Any) -> int | None:

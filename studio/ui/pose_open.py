@@ -49,9 +49,9 @@ def _draw_video() -> None:
     if st.button("Find the pose", type="primary", key="pose.open", disabled=file is None) and file is not None:
 
         def kept() -> Clip:
-            from studio.uploads import keep_video
-
             with st.spinner("Looking at the video"):
+                from studio.uploads import keep_video  # brings a video library, which takes a moment
+
                 video = keep_video(file.name, file, uploads_folder()).path
             return start_extraction(file.name, video, _submit, **values)
 

@@ -40,10 +40,15 @@ def draw_tidy(looked: state.Looked) -> None:
     findings = check_driving(poses)
     for finding in findings:
         show = st.error if finding.stops else st.warning
-        show(f"**{plain(finding.what)}**: {plain(finding.why)}. {plain(finding.fix)}.",
+        show(f"**{plain(_begun(finding.what))}**: {plain(finding.why)}. {plain(_begun(finding.fix))}.",
              icon=":material/accessibility_new:")  # fmt: skip
     if not findings:
         st.success("Ready to animate: the body is seen throughout.")
+
+
+def _begun(text: str) -> str:
+    """The text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def draw_joints(looked: state.Looked) -> None:
@@ -55,10 +60,10 @@ def draw_joints(looked: state.Looked) -> None:
         joint_rows(poses, frame), key=key, hide_index=True, height=320, num_rows="fixed", row_height=28,
         disabled=["joint", "sure"], on_change=state.take_table, args=(key, poses, frame),
         column_config={
-            "joint": st.column_config.TextColumn("Joint", width=104),
-            "seen": st.column_config.CheckboxColumn("Seen", width=44, help="Untick to mark it missing."),
-            "x": st.column_config.NumberColumn("x", width=54), "y": st.column_config.NumberColumn("y", width=54),
-            "sure": st.column_config.NumberColumn("Sure", width=44, help="The detector's confidence, 0 to 1."),
+            "joint": st.column_config.TextColumn("Joint", width=100),
+            "seen": st.column_config.CheckboxColumn("Seen", width=64, help="Untick to mark it missing."),
+            "x": st.column_config.NumberColumn("x", width=58), "y": st.column_config.NumberColumn("y", width=58),
+            "sure": st.column_config.NumberColumn("Sure", width=40, help="The detector's confidence, 0 to 1."),
         },
     )  # fmt: skip
     for text in st.session_state["pose.told"]:

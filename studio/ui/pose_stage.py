@@ -11,7 +11,7 @@ from pose.skeleton import BONES, COLOURS, JOINTS
 
 _HTML: Final = '<div class="stage"></div>'
 _CSS: Final = """
-.stage { position: relative; display: inline-block; line-height: 0; max-width: 100%; }
+.stage { display: flex; justify-content: center; line-height: 0; max-width: 100%; }
 .stage svg { display: block; max-width: 100%; border-radius: 8px; touch-action: none; user-select: none; }
 .joint { cursor: grab; stroke: #000; stroke-opacity: 0.55; }
 .joint:focus, .joint:hover { stroke: #fff; stroke-opacity: 1; outline: none; }
@@ -88,6 +88,7 @@ export default function (component) {
       if (moved) { send(spot); }
     };
     dot.onpointercancel = () => dot.classList.remove('held');
+    let waiting = 0;
     dot.onkeydown = (event) => {
       const step = (event.shiftKey ? 5 : 1) * wide / data.shown[0];
       const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
@@ -95,12 +96,15 @@ export default function (component) {
       event.preventDefault();
       event.stopPropagation();
       put(spot.x + by[0], spot.y + by[1]);
-      send(spot);
+      clearTimeout(waiting);
+      waiting = setTimeout(() => send(spot), 400);  // several key presses are one step
     };
     svg.append(dot);
   });
   follow();
+  const focused = stage.querySelector('.joint:focus')?.getAttribute('aria-label');
   stage.replaceChildren(svg);
+  [...svg.querySelectorAll('.joint')].find((dot) => dot.getAttribute('aria-label') === focused)?.focus();
 }
 """
 

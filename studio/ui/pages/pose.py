@@ -83,7 +83,7 @@ def _draw_clip(clip: Clip, people: list[Someone], someone: Someone, looked: stat
     frame = st.session_state["pose.at"]
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        stage = st.container(height=STAGE_PX + 24, border=False)
+        stage = st.container(height=STAGE_PX + 24, border=False, horizontal_alignment="center")
         _draw_transport(looked, frame)
     with right:
         if len(people) > 1:
