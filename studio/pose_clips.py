@@ -30,6 +30,7 @@ MOTION_FRAMES: Final = 48
 MOTION_FPS: Final = 24.0
 MOTION_SIZE: Final = (512, 512)
 """How a bundled motion is written out for editing."""
+_FOLDER: Final = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 MOST_PEOPLE: Final = 20
 """Of one keypoint file."""
 
@@ -49,6 +50,12 @@ class Clip:
     def video(self) -> Path | None:
         """The video that the keypoints came from, where there is one."""
         path = Path(str(self._facts().get("video") or ""))
+        return path if path.is_file() else None
+
+    @property
+    def picture(self) -> Path | None:
+        """The picture that the keypoints came from, where it was no video."""
+        path = Path(str(self._facts().get("picture") or ""))
         return path if path.is_file() else None
 
     @property
@@ -106,8 +113,8 @@ def poses_folder() -> Path:
 
 def find_clip(name: str) -> Clip | None:
     """Finds a clip by its folder's name; nothing outside of the clips' folder is one."""
-    folder = clips_folder() / Path(name).name
-    return Clip(folder) if name and folder.parent == clips_folder() and (folder / "clip.json").is_file() else None
+    clip = Clip(clips_folder() / name)
+    return clip if _FOLDER.fullmatch(name) and (clip.folder / "clip.json").is_file() else None
 
 
 def list_clips(most: int = 50) -> list[Clip]:
@@ -163,9 +170,30 @@ def open_keypoints(name: str, source: Any, uploads: Path) -> Clip:
     return clip
 
 
+def open_picture(name: str, picture: Path) -> Clip:
+    """Finds everyone in a picture with the mini detector, which takes less than a second.
+
+    Raises:
+        RequestError: nobody is seen.
+    """
+    from pose.detect import PoseNotFoundError, extract_everyone
+    from pose.media import read_image
+    from pose.readers import write_keypoints
+    from studio.weights import open_detector
+
+    try:
+        found = extract_everyone([read_image(picture)], open_detector("mini"), fps=1.0, source="the picture")
+    except PoseNotFoundError as error:
+        raise RequestError(str(error)) from None
+    clip = new_clip(name, picture=str(picture.absolute()))
+    for number, poses in enumerate(found, 1):
+        write_keypoints(clip.folder / f"{KEYPOINTS}-{number}.json", poses)
+    return clip
+
+
 def start_extraction(
     name: str,
-    video: Path,
+    source: Path,
     submit: Callable[[Sequence[str], str], Job],
     *,
     detector: str,
@@ -176,14 +204,15 @@ def start_extraction(
 
     Args:
         name: what the page calls the clip.
-        video: the kept video.
+        source: the kept video or picture.
         submit: takes the words of a command and a title.
         detector: who finds the keypoints.
         fps: rate to read the video at; None for its own.
         num_frames: how many frames to read; None for all.
     """
-    clip = new_clip(name, video=str(video.absolute()))
-    words = ["pose", "extract", str(video.absolute()), "--everyone", f"--detector={detector}",
+    what = "picture" if source.suffix.lower() in (".png", ".jpg", ".jpeg") else "video"
+    clip = new_clip(name, **{what: str(source.absolute())})
+    words = ["pose", "extract", str(source.absolute()), "--everyone", f"--detector={detector}",
              f"--output={clip.folder / KEYPOINTS}.json"]  # fmt: skip
     words += [f"--fps={fps:g}"] if fps else []
     words += [f"--num-frames={num_frames}"] if num_frames else []

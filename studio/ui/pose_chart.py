@@ -18,8 +18,8 @@ def timeline_chart(rows: list[dict[str, Any]], parts: Sequence[str], frame: int,
     row_px, font_px = (17, 11) if len(order) < 10 else (13, 9)
     across = alt.X("frame:Q", title=None, scale=alt.Scale(domain=[0, num_frames], nice=False),
                    axis=alt.Axis(grid=False, tickMinStep=1, format="d"))  # fmt: skip
-    down = alt.Y("part:N", sort=order, title=None, scale=alt.Scale(domain=order, paddingInner=0.12),
-                 axis=alt.Axis(labelOverlap=False, labelLimit=90, labelFontSize=font_px))  # fmt: skip
+    labels = alt.Axis(labelOverlap=False, labelFlush=False, labelBound=False, labelLimit=90, labelFontSize=font_px)
+    down = alt.Y("part:N", sort=order, title=None, scale=alt.Scale(domain=order, paddingInner=0.12), axis=labels)
     pick = alt.selection_point(name=PICKED, fields=["frame"], on="click", clear=False, empty=False)
     sure = (
         alt.Chart(alt.Data(values=[row for row in rows if "sure" in row]))

@@ -8,24 +8,26 @@ import streamlit as st
 from studio.cli.verbs.pose import ExtractRequest
 from studio.errors import RequestError
 from studio.jobs import Job
-from studio.pose_clips import Clip, list_clips, open_keypoints, open_motion, start_extraction
+from studio.pose_clips import Clip, list_clips, open_keypoints, open_motion, open_picture, start_extraction
 from studio.ui import pose_state as state
 from studio.ui import shell
 from studio.ui.form import field
-from studio.ui.sources import uploads_folder
+from studio.ui.sources import PICTURES, uploads_folder
 from studio.ui.text import plain
 
 PAGE: Final = "pose"
 VIDEOS: Final = ["mp4", "mov", "webm", "mkv", "avi", "gif"]
-MOTION, VIDEO, KEYPOINTS, EARLIER = "Bundled motion", "Video", "Keypoint file", "Earlier clip"
+MOTION, VIDEO, PICTURE, KEYPOINTS, EARLIER = "Bundled motion", "Video", "Picture", "Keypoint file", "Earlier clip"
 
 
 def draw_open() -> None:
     """Draws what can be opened."""
     st.caption("See what the program found in a clip, repair it, fit it to a character, and animate with it.")
-    source = st.segmented_control("Open", [MOTION, VIDEO, KEYPOINTS, EARLIER], default=MOTION, required=True,
+    source = st.segmented_control("Open", [MOTION, VIDEO, PICTURE, KEYPOINTS, EARLIER], default=MOTION, required=True,
                                   key="pose.source")  # fmt: skip
-    {VIDEO: _draw_video, KEYPOINTS: _draw_keypoints, EARLIER: _draw_earlier}.get(str(source), _draw_motion)()
+    {VIDEO: _draw_video, PICTURE: _draw_picture, KEYPOINTS: _draw_keypoints, EARLIER: _draw_earlier}.get(
+        str(source), _draw_motion
+    )()
 
 
 def _draw_motion() -> None:
@@ -58,6 +60,26 @@ def _draw_video() -> None:
         _open(kept)
     if file is None:
         st.caption("Choose a video first. It is read in the background; you may leave the page.")
+
+
+def _draw_picture() -> None:
+    st.caption("The skeleton of a character, repaired by hand, is what motions are fitted to: --reference-pose.")
+    file = st.file_uploader("Picture", type=PICTURES, key="pose.still", help="The whole figure seen.")
+    detector = field(ExtractRequest, "detector", page=PAGE, label="Detector")
+    if st.button("Find the pose", type="primary", key="pose.open", disabled=file is None) and file is not None:
+
+        def kept() -> Clip:
+            with st.spinner("Finding the skeleton"):
+                from studio.uploads import keep_picture
+
+                picture = keep_picture(file.name, file, uploads_folder())
+                if detector == "mini":
+                    return open_picture(file.name, picture)
+            return start_extraction(file.name, picture, _submit, detector=detector, fps=None, num_frames=None)
+
+        _open(kept)
+    if file is None:
+        st.caption("Choose a picture first.")
 
 
 def _submit(words: Sequence[str], title: str) -> Job:

@@ -17,9 +17,9 @@ from studio.ui.pose_fit import adjustment
 from studio.ui.text import plain
 
 
-def draw_tidy(looked: state.Looked) -> None:
+def draw_tidy(looked: state.Looked, *, still: bool = False) -> None:
     """Draws gaps, smoothing and the ends, and what would look bad."""
-    from pose.checks import check_driving
+    from pose.checks import check_driving, check_reference
 
     edits, total = state.edits(), len(looked.poses)
     for column, name, step in zip(st.columns(2), ("fill_gaps", "smooth"), (1, 2), strict=True):
@@ -34,16 +34,16 @@ def draw_tidy(looked: state.Looked) -> None:
                   help="What lies outside is cut off; frames keep their numbers here.")  # fmt: skip
     poses = apply_edits(looked.poses, PoseEdits(first=edits.first, last=edits.last))
     doubtful = len({doubt.frame for doubt in looked.doubts})
-    st.caption(f"{len(poses)} frames of {poses.frame_size[0]}x{poses.frame_size[1]} px at {poses.fps:g} fps, "
+    st.caption(f"{len(poses)} {'frame' if len(poses) == 1 else 'frames'} of {poses.frame_size[0]}x{poses.frame_size[1]} px at {poses.fps:g} fps, "
                f"{poses.duration_s:.1f} s · {int((~poses.visible).sum())} joints missing · "
                f"{doubtful} frames deserve a look")  # fmt: skip
-    findings = check_driving(poses)
+    findings = check_reference(poses) if still else check_driving(poses)
     for finding in findings:
         show = st.error if finding.stops else st.warning
         show(f"**{plain(_begun(finding.what))}**: {plain(finding.why)}. {plain(_begun(finding.fix))}.",
              icon=":material/accessibility_new:")  # fmt: skip
     if not findings:
-        st.success("Ready to animate: the body is seen throughout.")
+        st.success("Motions can be fitted to it." if still else "Ready to animate: the body is seen throughout.")
 
 
 def _begun(text: str) -> str:
@@ -62,7 +62,7 @@ def draw_joints(looked: state.Looked) -> None:
         column_config={
             "joint": st.column_config.TextColumn("Joint", width=100),
             "seen": st.column_config.CheckboxColumn("Seen", width=64, help="Untick to mark it missing."),
-            "x": st.column_config.NumberColumn("x", width=58), "y": st.column_config.NumberColumn("y", width=58),
+            "x": st.column_config.NumberColumn("x", width=54), "y": st.column_config.NumberColumn("y", width=54),
             "sure": st.column_config.NumberColumn("Sure", width=40, help="The detector's confidence, 0 to 1."),
         },
     )  # fmt: skip
@@ -84,12 +84,13 @@ def draw_keep(clip: Clip, someone: Someone, looked: state.Looked) -> None:
     poses = apply_edits(looked.poses, PoseEdits(first=edits.first, last=edits.last))
     name = st.text_input("Name", value=Path(clip.name).stem[:60], key=f"pose.name.{clip.folder.name}", max_chars=60)
     with st.container(horizontal=True):
-        st.download_button("Download", keypoints_json(poses), f"{Path(name).name or 'motion'}.json",
+        st.download_button("Download", lambda: keypoints_json(poses), f"{Path(name).name or 'motion'}.json",
                            "application/json", key="pose.download", icon=":material/download:",
                            on_click="ignore")  # fmt: skip
         save = st.button("Save", key="pose.save", icon=":material/save:", help="Into the studio's own folder of poses.")
-    go = st.button("Animate with this", type="primary", key="pose.animate", icon=":material/animation:",
-                   width="stretch")  # fmt: skip
+    still = clip.picture is not None
+    go = not still and st.button("Animate with this", type="primary", key="pose.animate",
+                                 icon=":material/animation:", width="stretch")  # fmt: skip
     if save or go:
         try:
             path = save_poses(name, poses)
@@ -102,5 +103,8 @@ def draw_keep(clip: Clip, someone: Someone, looked: state.Looked) -> None:
             shell.hand_over("animate", driving=str(path), adjust=adjustment(), **picture)
         st.success("Saved as")
         st.code(str(path), language=None, wrap_lines=True)
+        if still:
+            st.caption("For studio animate, with the picture as --reference:")
+            st.code(shlex.join(["--reference-pose", str(path)]), language="bash", wrap_lines=True)
     st.caption("The same from the command line:")
     st.code(f"studio {shlex.join(edit_words(someone, edits, Path('motion.json')))}", language="bash", wrap_lines=True)

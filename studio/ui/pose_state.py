@@ -34,8 +34,10 @@ def current_clip() -> Clip | None:
     """The clip that is open: from the address, so that a reload finds it again, or from before another page."""
     name = st.query_params.get("clip") or st.session_state.get("pose.clip", "")
     clip = find_clip(str(name))
-    if clip is not None and st.session_state.get("pose.clip") != clip.folder.name:
-        open_clip(clip)
+    if clip is not None:
+        if st.session_state.get("pose.clip") != clip.folder.name:
+            open_clip(clip)
+        st.query_params["clip"] = clip.folder.name  # another page took it out of the address
     return clip
 
 
@@ -175,14 +177,28 @@ def _look(file: str, stamp: int, person: int | None, plan: str, _someone: Someon
 @st.cache_data(max_entries=48, show_spinner=False)
 def video_frame(path: str, stamp: int, time_s: float, longest_side: int = 960) -> Any:
     """One frame of a video, small; None when it cannot be decoded."""
-    import cv2
-
     from pose.media import MediaError, read_frame
 
     try:
-        frame = read_frame(path, time_s).numpy()
+        return _small(read_frame(path, time_s).numpy(), longest_side)
     except MediaError:
         return None
-    scale = min(1.0, longest_side / max(frame.shape[:2]))
-    size = max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale))
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def still(path: str, stamp: int, longest_side: int = 960) -> Any:
+    """A picture, small; None when it cannot be read."""
+    from pose.media import MediaError, read_image
+
+    try:
+        return _small(read_image(path).numpy(), longest_side)
+    except MediaError:
+        return None
+
+
+def _small(pixels: Any, longest_side: int) -> Any:
+    import cv2
+
+    scale = min(1.0, longest_side / max(pixels.shape[:2]))
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -98,7 +98,7 @@ def _draw_clip(clip: Clip, people: list[Someone], someone: Someone, looked: stat
             case "Keep":
                 draw_keep(clip, someone, looked)
             case _:
-                draw_tidy(looked)
+                draw_tidy(looked, still=clip.picture is not None)
     if panel != FIT:
         with stage:
             _draw_stage(clip, looked, frame)
@@ -116,6 +116,8 @@ def _draw_stage(clip: Clip, looked: state.Looked, frame: int) -> None:
     if clip.video is not None:
         stamp = clip.video.stat().st_mtime_ns
         picture = state.video_frame(str(clip.video), stamp, round(frame / looked.poses.fps, 4))
+    elif clip.picture is not None:
+        picture = state.still(str(clip.picture), clip.picture.stat().st_mtime_ns)
     doubtful = frozenset(doubt.joint for doubt in looked.doubts if doubt.frame == frame and doubt.joint)
     draw_stage(looked.poses, frame, picture, doubtful=doubtful, height_px=STAGE_PX, key=state.STAGE,
                on_moved=lambda: state.take_drag(len(looked.poses)))  # fmt: skip

@@ -38,7 +38,7 @@ def test_the_page_opens_with_a_motion_to_choose(page):
     assert not page.button(key="pose.open").disabled
 
 
-@pytest.mark.parametrize("source", ["Video", "Keypoint file"])
+@pytest.mark.parametrize("source", ["Video", "Picture", "Keypoint file"])
 def test_without_a_file_there_is_nothing_to_open_and_the_page_says_so(page, source):
     page.segmented_control(key="pose.source").set_value(source).run()
     assert page.button(key="pose.open").disabled
@@ -84,7 +84,7 @@ def test_a_joint_marked_missing_becomes_a_finding_and_a_gap_that_can_be_filled(w
     waving.button(key="pose.lose").click().run()
     show(waving, "Clean up")
     assert "4 joints missing" in shown(waving)
-    assert "joints are lost" in waving.warning[0].value.replace("\\", "")
+    assert "Joints are lost" in waving.warning[0].value.replace("\\", "")
     assert "right wrist is lost" in shown(waving)
     waving.number_input(key="pose.fill_gaps").set_value(4).run()
     assert "· 0 joints missing" in shown(waving)
@@ -120,6 +120,7 @@ def test_another_page_and_back_keeps_the_clip(waving, go_to):
 
 @pytest.mark.parametrize("name", ["../..", "nothing", "."])
 def test_an_address_cannot_reach_outside_the_clips(page, runs, name):
+    (runs / "clips").mkdir(parents=True)
     (runs / "clip.json").write_text("{}")
     page.query_params["clip"] = name
     page.run()
@@ -222,3 +223,19 @@ def test_edits_that_do_not_fit_the_clip_can_be_forgotten(waving, runs, open_page
     assert "frame 900 is not there" in again.error[0].value
     again.button(key="pose.forget").click().run()
     assert not again.exception and not again.error
+
+
+def test_the_skeleton_of_a_picture_is_found_at_once_and_can_be_kept(page, runs, needs_detector):
+    from studio.characters import character_file
+
+    page.segmented_control(key="pose.source").set_value("Picture").run()
+    content = character_file("rabbit").read_bytes()
+    page.file_uploader(key="pose.still").set_value(("rabbit.png", content, "image/png")).run()
+    page.button(key="pose.open").click().run()
+    assert not page.exception and not page.error
+    assert "1 frame of" in shown(page)
+    assert "can be fitted" in page.success[0].value
+    show(page, "Keep")
+    page.button(key="pose.save").click().run()
+    assert any("--reference-pose" in code.value for code in page.code)
+    assert (runs / "poses" / "rabbit.json").is_file()
