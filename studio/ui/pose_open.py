@@ -58,6 +58,9 @@ def _draw_video() -> None:
             return start_extraction(file.name, video, _submit, **values)
 
         _open(kept)
+    st.caption(
+        "mini knows drawn figures best. For people take dwpose, rtmw or rtmpose: their weights are fetched once."
+    )
     if file is None:
         st.caption("Choose a video first. It is read in the background; you may leave the page.")
 

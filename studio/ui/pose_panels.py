@@ -33,8 +33,9 @@ def draw_tidy(looked: state.Looked, *, still: bool = False) -> None:
         st.slider("Keep the frames", 0, total - 1, key="pose.range", on_change=state.take_range, args=(total,),
                   help="What lies outside is cut off; frames keep their numbers here.")  # fmt: skip
     poses = apply_edits(looked.poses, PoseEdits(first=edits.first, last=edits.last))
+    frames = "frame" if len(poses) == 1 else "frames"
     doubtful = len({doubt.frame for doubt in looked.doubts})
-    st.caption(f"{len(poses)} {'frame' if len(poses) == 1 else 'frames'} of {poses.frame_size[0]}x{poses.frame_size[1]} px at {poses.fps:g} fps, "
+    st.caption(f"{len(poses)} {frames} of {poses.frame_size[0]}x{poses.frame_size[1]} px at {poses.fps:g} fps, "
                f"{poses.duration_s:.1f} s · {int((~poses.visible).sum())} joints missing · "
                f"{doubtful} frames deserve a look")  # fmt: skip
     findings = check_reference(poses) if still else check_driving(poses)
