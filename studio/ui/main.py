@@ -9,6 +9,7 @@ import streamlit as st
 from studio.errors import RequestError
 from studio.ui import shell
 
+# by section: module in `studio.ui.pages`, title, icon; no docstring, which Streamlit would draw
 PAGES = {
     "Make": {
         "animate": ("Animate", "animation"),
@@ -26,7 +27,6 @@ PAGES = {
         "system": ("System", "settings"),
     },
 }
-"""By section: module in `studio.ui.pages`, title, icon."""
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ def run(request: AppRequest, console: Console) -> Result:
     code = subprocess.call(
         [sys.executable, "-m", "streamlit", "run", page.origin, "--server.address", request.host,
          "--server.port", str(request.port), "--browser.gatherUsageStats", "false",
-         "--server.headless", str(not request.browser).lower(), "--server.fileWatcherType", "none"]
+         "--server.headless", str(not request.browser).lower(), "--server.fileWatcherType", "none",
+         "--runner.magicEnabled", "false",
+         "--client.toolbarMode", "viewer"]
     )  # fmt: skip
     if code > 0:
         raise RuntimeError(f"streamlit ended with code {code}; is port {request.port} taken? try --port")
