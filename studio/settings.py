@@ -14,6 +14,8 @@ from studio.uploads.limits import Limits
 FILE: Final = "settings.toml"
 UPLOADS: Final = "STUDIO_UPLOADS_"
 """STUDIO_UPLOADS_PICTURE_MB=20 sets `uploads.picture_mb`."""
+DATA: Final = "STUDIO_DATA"
+"""Folders that are added to `data_folders`, separated as in $PATH."""
 
 
 class Settings(Request):
@@ -49,6 +51,9 @@ def studio_settings() -> Settings:
               if name.startswith(UPLOADS) and value}  # fmt: skip
     if limits and isinstance(values.get("uploads", {}), dict):
         values = {**values, "uploads": {**values.get("uploads", {}), **limits}}
+    folders = [folder for folder in os.environ.get(DATA, "").split(os.pathsep) if folder]
+    if folders and isinstance(values.get("data_folders", []), list):
+        values = {**values, "data_folders": [*values.get("data_folders", []), *folders]}
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

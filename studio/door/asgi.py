@@ -54,8 +54,8 @@ class Door:
 
     def _why_refused(self, visit: "_Visit") -> str:
         if self._rules.token is None and not visit.is_local:
-            return ("This studio has no token, so it answers this machine only. Start it with studio app --host 0.0.0.0, "
-                    "or behind a proxy with STUDIO_TOKEN set.")  # fmt: skip
+            return ("This studio has no token, so it answers this machine only. Start it with --host 0.0.0.0 "
+                    "or, behind a proxy, with STUDIO_TOKEN set.")  # fmt: skip
         if not self._rules.host_fits(visit.header("host")):
             return ("This studio does not know the name in the address bar. Open it as localhost, or start it with "
                     "--allow-host and that name.")  # fmt: skip

@@ -17,6 +17,8 @@ from streamlit import config, runtime
 
 from studio.door.asgi import Door
 from studio.door.rules import TOKEN_VARIABLE, Rules, checked_hosts, find_token, is_loopback, new_token
+from studio.errors import RequestError
+from studio.roots import declared_roots, inside_roots
 from studio.settings import Settings, studio_settings
 
 PAGES: Final = Path(__file__).with_name("main.py")
@@ -73,11 +75,14 @@ def door_of_streamlit_run() -> dict[str, Any]:
     """The same for `streamlit run`, which has read its options by then: the unsafe among them are put right.
 
     Raises:
-        RequestError: the token, a host name or the settings are wrong.
+        SystemExit: the token, a host name or the settings are wrong.
     """
-    for name, value in safe_options(studio_settings()).items():
-        config.set_option(name, value)
-    return door_to(config.get_option("server.address"), browser=not config.get_option("server.headless"))
+    try:
+        for name, value in safe_options(studio_settings()).items():
+            config.set_option(name, value)
+        return door_to(config.get_option("server.address"), browser=not config.get_option("server.headless"))
+    except RequestError as error:
+        raise SystemExit(f"error: {error}") from None  # a message, where Streamlit would print a traceback
 
 
 def serve(
@@ -109,6 +114,17 @@ def why_exposed() -> str:
     if not runtime.exists() or Door.standing or is_loopback(address):
         return ""
     return EXPOSED.format(address=address or "0.0.0.0")
+
+
+def typed_path(text: str, *, what: str = "path") -> Path:
+    """Checks a path that was typed into a page: it must lie in the runs, in a declared data folder, or, where only
+    this machine can reach the app, in the folder that it was started in.
+
+    Raises:
+        RequestError: it lies elsewhere.
+    """
+    local = not runtime.exists() or is_loopback(config.get_option("server.address"))
+    return inside_roots(text, roots=declared_roots(local=local), what=what)
 
 
 def _greet(address: str | None, rules: Rules, *, is_new: bool, browser: bool) -> None:
