@@ -47,8 +47,10 @@ def inside_roots(path: str | Path, *, roots: Sequence[Path], what: str = "path")
         raise RequestError(f"{what} {shown}: is no path that can be followed ({_reason(error)}); correct it") from None
     if _root_of(found, roots) is None:
         allowed = ", ".join(str(root) for root in roots) or "none"
-        raise RequestError(f"{what} {shown}: lies outside the folders that the app may read ({allowed}); "
-                           f"move it there, or add it to data_folders in {runs_folder() / FILE} or ${DATA}")  # fmt: skip
+        raise RequestError(
+            f"{what} {shown}: lies outside the folders that the app may read ({allowed}); "
+            f"move it there, or add it to data_folders in {runs_folder() / FILE} or ${DATA}"
+        )
     return found
 
 

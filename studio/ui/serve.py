@@ -14,6 +14,7 @@ from urllib.parse import quote
 import streamlit as st
 from starlette.middleware import Middleware
 from streamlit import config, runtime
+from streamlit.web.bootstrap import load_config_options
 
 from studio.door.asgi import Door
 from studio.door.rules import TOKEN_VARIABLE, Rules, checked_hosts, find_token, is_loopback, new_token
@@ -59,6 +60,7 @@ def door_to(
     """
     settings = studio_settings()
     given = find_token(token_file)
+    os.environ.pop(TOKEN_VARIABLE, None)  # jobs that are started from here need not know it
     token = given or (None if is_loopback(address) else new_token())
     declared = (*hosts, *settings.hosts, *config.get_option("server.allowedHosts"))
     rules = Rules(token=token, hosts=checked_hosts(declared))
@@ -95,6 +97,7 @@ def serve(
         RuntimeError: it could not listen.
     """
     options = {**safe_options(studio_settings()), "server.address": host, "server.port": port, "server.headless": True}
+    load_config_options(options)  # as `run` does later: read in another way first, it would tell of a change
     app = st.App(PAGES, **door_to(host, token_file=token_file, hosts=hosts, browser=browser))
     try:
         app.run(config=options)

@@ -1,5 +1,6 @@
 """`studio app`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,9 @@ def run(request: AppRequest, console: Console) -> Result:
     """Serves the app until it is stopped."""
     from studio.ui.serve import serve
 
-    serve(request.host, request.port, token_file=request.token_file, hosts=request.allow_host, browser=request.browser)
+    with suppress(KeyboardInterrupt):  # the way to end it
+        serve(request.host, request.port, token_file=request.token_file, hosts=request.allow_host,
+              browser=request.browser)  # fmt: skip
     return {"host": request.host, "port": request.port}
 
 
