@@ -41,16 +41,18 @@ class Studio:
         self.address = ""
 
     def start(self, *flags, **environment):
+        # the tests themselves may open no socket
+        free = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
+        port = subprocess.run([sys.executable, "-c", free], capture_output=True, text=True, check=True).stdout.strip()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "studio", "app", "--port", "0", "--no-browser", *flags],
+            [sys.executable, "-m", "studio", "app", "--port", port, "--no-browser", *flags],
             cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "STUDIO_RUNS": str(self.runs), "OMP_NUM_THREADS": "1", **environment},
             start_new_session=True,
         )  # fmt: skip
         for line in self._process.stdout:
             if "http://" in line:
-                self.address = line.split("http://")[1].split()[0].rstrip("/")
-                self.address = f"http://{self.address}"
+                self.address = "http://" + line.split("http://")[1].split()[0].rstrip("/")
                 return self
         raise AssertionError("the studio did not start")
 

@@ -12,7 +12,9 @@ def test_first_start_to_a_video_and_back_into_the_form(page, studio, picture_of)
     page.get_by_role("progressbar").first.wait_for()
     video = page.locator("video")
     video.wait_for(timeout=180_000)
-    page.wait_for_function("document.querySelector('video').currentTime > 0.2 && !document.querySelector('video').error")
+    page.wait_for_function(
+        "document.querySelector('video').currentTime > 0.2 && !document.querySelector('video').error"
+    )
     assert page.evaluate("document.querySelector('video').videoWidth") == 128
     picture_of(page, "animate-result")
     (job,) = studio.queue.jobs(("done",))
