@@ -302,6 +302,10 @@ def conclude(queue: Queue, job: Job, *, back_to_the_queue: bool, say: Callable[[
                      result=result if ended else None)  # fmt: skip
         queue.tell(job.id, said)
     say(f"job {job.id}: {said}")
+    if state == "done":
+        from studio.library.scan import take_in_quietly
+
+        take_in_quietly(queue, job.id, say)
     return ended is not None
 
 
