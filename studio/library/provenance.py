@@ -12,9 +12,11 @@ from studio.errors import RequestError
 from studio.jobs.queue import Queue
 from studio.library.read import adapter_head, json_of, run_config, sidecar_of
 from studio.library.thing import Thing
-from studio.requests import AnimateRequest, BackgroundRequest
+from studio.requests import AnimateRequest, BackgroundRequest, SamplingRequest, make_request
 
 _PATHS = ("reference", "image", "driving", "reference_pose", "output")
+_NOT_AGAIN = ("output", "preview", "live")
+"""Where an animation went is its own; the next one finds its own place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +78,16 @@ def _result(thing: Thing, queue: Queue) -> Provenance:
         *((f"Version of {name}", str(value)) for name, value in _mapping(told.get("software")).items()),
     ]  # fmt: skip
     values = {name: _from(directory, value) if name in _PATHS else value for name, value in request.items()}
-    verb, kind = ("background", BackgroundRequest) if is_background else ("animate", AnimateRequest)
+    verb: str = "background" if is_background else "animate"
+    kind: type[SamplingRequest] = BackgroundRequest if is_background else AnimateRequest
+    offered: dict[str, Any] = {}
     try:
+        asked = make_request(kind, values)
         command = f"studio {shlex.join(words_for(verb, kind, values))}"
+        offered = {name: getattr(asked, name) for name in kind.model_fields if name not in _NOT_AGAIN}
     except RequestError:
         command = job_command  # of another version; the job's own words still say it
-    offered = {name: "\n".join(map(str, value)) if isinstance(value, list | tuple) else value
-               for name, value in values.items() if name not in ("output", "device", "preview")}  # fmt: skip
-    return Provenance(rows=tuple(rows), command=command, page=verb, values=offered,
+    return Provenance(rows=tuple(rows), command=command, page=verb if offered else "", values=offered,
                       notes=tuple(map(str, told.get("notes") or ())))  # fmt: skip
 
 
@@ -92,7 +96,7 @@ def _adapter(thing: Thing, queue: Queue) -> Provenance:
     run = thing.place.parent if (thing.place.parent / "config.toml").is_file() else None
     rows = [*_common(thing), *((_label(name), value) for name, value in head.items() if value and name != "format")]
     command = _job(thing, queue)[0] or (_again(run) if run is not None else "")
-    values: dict[str, Any] = {"adapter": str(thing.place)}
+    values: dict[str, Any] = {"adapter": (str(thing.place),)}
     if thing.model:
         values["model"] = thing.model
     return Provenance(rows=tuple(rows), command=command, page="animate", values=values)

@@ -12,7 +12,7 @@ from studio.files import moved_in
 from studio.library.thing import PICTURES, VIDEOS, Thing
 from studio.library.walk import THUMBS
 
-SIDE_PX: Final = 320
+CARD_PX: Final = (320, 240)
 _LARGEST_PIXELS: Final = 64_000_000
 _QUALITY: Final = 82
 
@@ -50,14 +50,30 @@ def make_thumb(source: Path, target: Path) -> bool:
     """
     try:
         picture = _first_frame(source) if source.suffix.lower() in VIDEOS else _picture(source)
-        picture.thumbnail((SIDE_PX, SIDE_PX))
+        card = _on_card(picture)
         with moved_in(target) as beside:
-            picture.convert("RGB").save(beside, format="JPEG", quality=_QUALITY)
+            card.save(beside, format="JPEG", quality=_QUALITY)
     except Exception:  # a damaged file, whatever its decoder calls that
         with suppress(OSError), moved_in(target) as beside:
             beside.touch()
         return False
     return True
+
+
+def _on_card(picture: Any) -> Any:
+    """The whole picture in a card's shape; what is left free is filled with the picture itself, large and dark."""
+    from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+    has_holes = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+    picture = picture.convert("RGBA" if has_holes else "RGB")
+    if has_holes:
+        ground = Image.new("RGBA", picture.size, (236, 236, 240, 255))
+        picture = Image.alpha_composite(ground, picture).convert("RGB")
+    small = ImageOps.fit(picture, (CARD_PX[0] // 8, CARD_PX[1] // 8)).filter(ImageFilter.GaussianBlur(3))
+    card = ImageEnhance.Brightness(small.resize(CARD_PX)).enhance(0.55)
+    inner = ImageOps.contain(picture, CARD_PX)
+    card.paste(inner, ((CARD_PX[0] - inner.width) // 2, (CARD_PX[1] - inner.height) // 2))
+    return card
 
 
 def _picture(source: Path) -> Any:
@@ -66,7 +82,7 @@ def _picture(source: Path) -> Any:
     picture = Image.open(source)
     if picture.width * picture.height > _LARGEST_PIXELS:
         raise ValueError(f"{source} has too many pixels for a small picture of it")
-    picture.draft("RGB", (SIDE_PX * 2, SIDE_PX * 2))
+    picture.draft("RGB", (CARD_PX[0] * 2, CARD_PX[1] * 2))
     return picture
 
 
