@@ -8,6 +8,7 @@ import streamlit as st
 
 from studio.errors import RequestError
 from studio.ui import shell
+from studio.ui.serve import why_exposed
 
 PAGES = {
     "Make": {
@@ -32,6 +33,9 @@ PAGES = {
 def main() -> None:
     """Draws the page that is chosen."""
     st.set_page_config(page_title="animatex-studio", page_icon=":material/animation:", layout="wide")
+    if why := why_exposed():
+        st.error(why)
+        st.stop()
     sections: dict[str, list[Any]] = {}
     pages = {}
     for section, entries in PAGES.items():
