@@ -10,6 +10,7 @@ from studio.errors import RequestError
 from studio.ui import shell
 from studio.ui.serve import why_exposed
 
+# by section: module in `studio.ui.pages`, title, icon; no docstring, which Streamlit would draw
 PAGES = {
     "Make": {
         "animate": ("Animate", "animation"),
@@ -27,7 +28,6 @@ PAGES = {
         "system": ("System", "settings"),
     },
 }
-"""By section: module in `studio.ui.pages`, title, icon."""
 
 
 def main() -> None:

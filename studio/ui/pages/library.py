@@ -11,7 +11,7 @@ from studio.library import KINDS, Kind, Library, Order, Thing
 from studio.library.keeper import Keeper
 from studio.library.shown import ICONS, NAMES, TEACHING, card_line, placeholder, size_text
 from studio.library.trash import empty, put_in_trash, restore
-from studio.settings import StudioSettings, read_settings
+from studio.settings import studio_settings
 from studio.ui import shell
 from studio.ui.library_detail import draw_detail, open_detail
 from studio.ui.text import plain
@@ -36,7 +36,7 @@ def keeper() -> Keeper:
     """The library of this studio, and who keeps it in step with the files."""
     queue = shell.queue()
     try:
-        models = read_settings(queue.root, "studio", StudioSettings).model_folders
+        models = studio_settings().model_folders
     except RequestError:
         models = ()  # the System page says what is wrong with the settings
     return _keeper(str(queue.root), models, Library(queue, models))
