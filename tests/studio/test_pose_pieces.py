@@ -94,9 +94,3 @@ def test_edits_that_cannot_be_read_are_none(tmp_path, content):
 
     (tmp_path / "edits.json").write_text(content)
     assert Clip(tmp_path).load_edits() == (0, PoseEdits())
-
-
-def test_text_from_outside_is_not_read_as_markdown():
-    from studio.ui.text import plain
-
-    assert plain("a_b*[x](y) $1$ <b>") == r"a\_b\*\[x\]\(y\) \$1\$ \<b\>"

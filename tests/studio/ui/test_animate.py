@@ -1,0 +1,198 @@
+"""The Animate and Background pages, driven as a user does; the work runs in real processes of the command line."""
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+def _uploaded(page, picture):
+    page.button_group(key="animate.picture_source").set_value("Upload").run()
+    page.file_uploader(key="animate.picture").set_value(("figure.png", picture.read_bytes(), "image/png"))
+    return page.run()
+
+
+def test_the_page_opens_ready_to_animate_a_bundled_character(page):
+    assert not page.exception
+    assert page.title[0].value == "Animate"
+    assert page.selectbox(key="animate.character").value == "juice-box"
+    assert page.selectbox(key="animate.motion").value == "wave"
+    assert not page.button(key="animate.go").disabled
+    assert "Nothing was made yet" in page.info[0].value
+
+
+def test_without_a_picture_of_ones_own_there_is_nothing_to_animate(page):
+    page.button_group(key="animate.picture_source").set_value("Upload").run()
+    assert page.button(key="animate.go").disabled
+    assert "Choose a picture first." in [caption.value for caption in page.caption]
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(page):
+    page.button_group(key="animate.picture_source").set_value("Upload").run()
+    page.file_uploader(key="animate.picture").set_value(("cat.png", b"no picture at all", "image/png"))
+    page.run()
+    assert "cat.png" in page.error[0].value
+    assert page.button(key="animate.go").disabled
+
+
+def test_a_click_animates_and_shows_video_sheet_and_command(page, picture, tiny_model, queue, work):
+    _uploaded(page, picture)
+    page.text_input(key="animate.model").set_value(str(tiny_model))
+    page.number_input(key="animate.num_inference_steps").set_value(1)
+    page.text_area(key="animate.prompt").set_value("-- a red figure")
+    page.run()
+    page.button(key="animate.go").click().run()
+    assert not page.exception
+    work()
+    page.run()
+    assert not page.error, page.error[0].value
+    assert page.get("video")
+    assert "17 frames of 32x48" in " ".join(caption.value for caption in page.caption)
+    assert "studio animate" in page.code[0].value
+    (job,) = queue.jobs()
+    assert job.state == "done"
+    sidecar = json.loads((job.folder / "animation.json").read_text())
+    assert sidecar["request"]["prompt"] == "-- a red figure"
+    assert sidecar["metrics"]["colour_drift"][0] == 0 and len(sidecar["metrics"]["colour_drift"]) == 17
+    assert (job.folder / "live.png").is_file()
+    assert "live" not in sidecar["request"]
+
+
+def test_the_settings_of_a_result_come_back_into_the_form(page, picture, tiny_model, queue, work):
+    _uploaded(page, picture)
+    page.text_input(key="animate.model").set_value(str(tiny_model))
+    page.number_input(key="animate.num_inference_steps").set_value(1)
+    page.number_input(key="animate.seed").set_value(42)
+    page.slider(key="animate.adjust.arms").set_value(1.25)
+    page.run()
+    page.button(key="animate.go").click().run()
+    work()
+    page.run()
+    page.number_input(key="animate.seed").set_value(1)
+    page.slider(key="animate.adjust.arms").set_value(0.8).run()
+    page.button(key="animate.reuse").click().run()
+    assert not page.exception
+    assert page.number_input(key="animate.seed").value == 42
+    assert page.slider(key="animate.adjust.arms").value == 1.25
+    assert page.text_input(key="animate.model").value == str(tiny_model)
+    assert page.button_group(key="animate.picture_source").value == "Chosen"
+    page.button(key="animate.go").click().run()
+    first, second = sorted(queue.jobs(), key=lambda job: job.id)
+    assert [w for w in first.words if not w.startswith(("--output", "--live"))] == [
+        w for w in second.words if not w.startswith(("--output", "--live"))
+    ]
+
+
+def test_several_seeds_become_several_jobs_shown_together(page, queue):
+    page.number_input(key="animate.seed").set_value(5)
+    page.number_input(key="animate.seeds").set_value(3)
+    page.run()
+    page.button(key="animate.go").click().run()
+    assert not page.exception
+    assert sorted(w for job in queue.jobs() for w in job.words if w.startswith("--seed")) == [
+        "--seed=5", "--seed=6", "--seed=7"
+    ]  # fmt: skip
+    assert sum(button.label.startswith("Open ") for button in page.button) == 3
+
+
+def test_the_dice_gives_another_seed(page):
+    page.button(key="animate.dice").click().run()
+    first = page.number_input(key="animate.seed").value
+    page.button(key="animate.dice").click().run()
+    assert (first, page.number_input(key="animate.seed").value) != (0, 0)
+
+
+def test_a_running_job_can_be_cancelled_from_the_page(page, queue):
+    page.button(key="animate.go").click().run()
+    (job,) = queue.jobs()
+    page.button(key=f"watch.{job.id}.cancel").click().run()
+    assert queue.job(job.id).state == "cancelled"
+    assert page.error[0].value == "It was cancelled."
+
+
+def test_a_reload_finds_the_job_again(queue, open_page):
+    job = queue.submit(["animate", "--reference=rabbit", "--driving=wave"])
+    queue.change(job.id, state="failed", error="--seed x: must be a whole number", ended=1.0)
+    page = open_page()
+    page.query_params["job"] = str(job.id)
+    page.run()
+    assert page.error[0].value == "--seed x: must be a whole number"
+
+
+@pytest.mark.parametrize("number", ["../..", "7", "99999999999999999999", "-1", "²"])
+def test_an_address_that_names_no_job_shows_none(page, number):
+    page.query_params["job"] = number
+    page.run()
+    assert not page.exception
+    assert "Nothing was made yet" in page.info[0].value
+
+
+def test_a_video_that_was_deleted_is_told(page, queue, open_page):
+    job = queue.submit(["animate", "--reference=rabbit", "--driving=wave"])
+    queue.change(job.id, state="done", ended=1.0, result={"output": str(queue.root / "gone.mp4"), "fps": 12})
+    page.query_params["job"] = str(job.id)
+    page.run()
+    assert not page.exception
+    assert "not there any more" in page.warning[0].value
+
+
+def test_what_was_typed_is_there_again_after_another_page(page, go_to):
+    page.text_area(key="animate.prompt").set_value("a rabbit waves").run()
+    assert go_to(page, "background").title[0].value == "Background"
+    go_to(page, "animate")
+    assert page.text_area(key="animate.prompt").value == "a rabbit waves"
+
+
+def test_a_picture_that_cannot_move_says_so_before_the_render(page, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "white.png")
+    _uploaded(page, tmp_path / "white.png")
+    assert not page.exception
+    assert any("skeleton" in one.value for one in [*page.warning, *page.info])
+
+
+def test_the_background_page_needs_a_text_and_then_makes_a_job(open_page, queue):
+    page = open_page("background")
+    assert page.button(key="background.go").disabled
+    page.text_area(key="background.prompt").set_value("clouds drift").run()
+    page.button(key="background.go").click().run()
+    assert not page.exception
+    (job,) = queue.jobs()
+    assert job.words[:1] == ("background",) and "--prompt=clouds drift" in job.words
+
+
+def test_an_adapter_from_another_page_stands_in_the_form(open_page, tmp_path):
+    page = open_page()
+    page.session_state["animate.handed"] = {"adapter": ("/x/adapter.safetensors",)}
+    page.run()
+    assert page.text_area(key="animate.adapter").value == "/x/adapter.safetensors"
+
+
+def test_a_queue_that_cannot_be_opened_is_told_on_every_page(open_page, runs):
+    runs.mkdir()
+    (runs / "studio.db").write_bytes(b"no database" * 1000)
+    page = open_page()
+    assert not page.exception
+    assert "cannot be opened" in page.error[0].value
+    shutil.rmtree(runs)
+
+
+def test_the_app_listens_on_this_machine_only_and_sends_no_statistics():
+    import tomllib
+    from pathlib import Path
+
+    config = tomllib.loads((Path(__file__).parents[3] / ".streamlit" / "config.toml").read_text())
+    assert config["server"]["address"] == "127.0.0.1"
+    assert config["browser"]["gatherUsageStats"] is False
+
+
+def test_the_launcher_has_no_logic():
+    from pathlib import Path
+
+    assert len((Path(__file__).parents[3] / "app.py").read_text().splitlines()) <= 20
