@@ -54,7 +54,7 @@ class Settings(Request):
 
 def runs_folder() -> Path:
     """Where everything that is made lives: $STUDIO_RUNS, or runs here."""
-    return Path(os.environ.get("STUDIO_RUNS") or "runs")
+    return Path(os.environ.get("STUDIO_RUNS") or "runs").absolute()
 
 
 def studio_settings() -> Settings:

@@ -5,7 +5,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +39,8 @@ def safe_options(settings: Settings) -> dict[str, Any]:
         "server.maxUploadSize": settings.uploads.upload_mb,
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "full" if debugging() else "none",
+        "client.toolbarMode": "viewer",
+        "runner.magicEnabled": False,
         "logger.hideWelcomeMessage": True,  # it asks a server on the internet for our address; we print our own
     }
 
@@ -49,7 +51,12 @@ def debugging() -> bool:
 
 
 def door_to(
-    address: str | None, *, token_file: Path | None = None, hosts: tuple[str, ...] = (), browser: bool = False
+    address: str | None,
+    *,
+    tell: Callable[[str], None],
+    token_file: Path | None = None,
+    hosts: tuple[str, ...] = (),
+    browser: bool = False,
 ) -> dict[str, Any]:
     """Makes what `st.App` takes beside the script: the door, the options, and the words at the start.
 
@@ -67,7 +74,9 @@ def door_to(
 
     @asynccontextmanager
     async def greeting(_: st.App) -> AsyncIterator[None]:
-        _greet(address, rules, is_new=given is None, browser=browser)
+        tell(_greeting(address, rules, is_new=given is None))
+        if browser and rules.token is None:  # in a thread: some browsers run until they are closed
+            threading.Thread(target=webbrowser.open, args=(_url(address),), daemon=True).start()
         yield
 
     return {"middleware": [Middleware(Door, rules=rules)], "lifespan": greeting}
@@ -82,15 +91,23 @@ def door_of_streamlit_run() -> dict[str, Any]:
     try:
         for name, value in safe_options(studio_settings()).items():
             config.set_option(name, value)
-        return door_to(config.get_option("server.address"), browser=not config.get_option("server.headless"))
+        return door_to(
+            config.get_option("server.address"), tell=_on_stderr, browser=not config.get_option("server.headless")
+        )
     except RequestError as error:
         raise SystemExit(f"error: {error}") from None  # a message, where Streamlit would print a traceback
 
 
 def serve(
-    host: str, port: int, *, token_file: Path | None = None, hosts: tuple[str, ...] = (), browser: bool = True
+    host: str,
+    port: int,
+    *,
+    tell: Callable[[str], None],
+    token_file: Path | None = None,
+    hosts: tuple[str, ...] = (),
+    browser: bool = True,
 ) -> None:
-    """Serves the studio until it is stopped.
+    """Serves the studio until it is stopped; `tell` hears the address, with a new token this once.
 
     Raises:
         RequestError: the token, a host name or the settings are wrong.
@@ -98,7 +115,7 @@ def serve(
     """
     options = {**safe_options(studio_settings()), "server.address": host, "server.port": port, "server.headless": True}
     load_config_options(options)  # as `run` does later: read in another way first, it would tell of a change
-    app = st.App(PAGES, **door_to(host, token_file=token_file, hosts=hosts, browser=browser))
+    app = st.App(PAGES, **door_to(host, tell=tell, token_file=token_file, hosts=hosts, browser=browser))
     try:
         app.run(config=options)
     except SystemExit as ended:
@@ -130,18 +147,22 @@ def typed_path(text: str, *, what: str = "path") -> Path:
     return inside_roots(text, roots=declared_roots(local=local), what=what)
 
 
-def _greet(address: str | None, rules: Rules, *, is_new: bool, browser: bool) -> None:
-    """Tells the address, with a new token this once; on stderr, since stdout belongs to `--json`."""
+def _greeting(address: str | None, rules: Rules, *, is_new: bool) -> str:
+    if rules.token is None:
+        return f"the studio is at {_url(address)} and answers this machine only"
+    if is_new:
+        # never handed to a browser by us: the words of its command can be read by all users of this machine
+        return f"the studio is at {_url(address)}?token={quote(rules.token)}\n      whoever has this address can use it"
+    return f"the studio is at {_url(address)} and asks for the token in --token-file or ${TOKEN_VARIABLE}"
+
+
+def _url(address: str | None) -> str:
     wildcard = address in (None, "", "0.0.0.0", "::")
     name = socket.gethostname() if wildcard else f"[{address}]" if ":" in str(address) else str(address)
-    url = f"http://{name}:{config.get_option('server.port')}/"
-    if rules.token is None:
-        told = f"the studio is at {url} and answers this machine only"
-        if browser:  # in a thread: some browsers run until they are closed
-            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-    elif is_new:
-        # never handed to a browser by us: the words of its command can be read by all users of this machine
-        told = f"the studio is at {url}?token={quote(rules.token)}\n      whoever has this address can use it"
-    else:
-        told = f"the studio is at {url} and asks for the token in --token-file or ${TOKEN_VARIABLE}"
-    print(f"note: {told}", file=sys.stderr, flush=True)
+    scheme = "https" if config.get_option("server.sslCertFile") else "http"
+    return f"{scheme}://{name}:{config.get_option('server.port')}/"
+
+
+def _on_stderr(text: str) -> None:
+    sys.stderr.write(f"note: {text}\n")
+    sys.stderr.flush()

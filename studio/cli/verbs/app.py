@@ -31,7 +31,7 @@ def run(request: AppRequest, console: Console) -> Result:
     from studio.ui.serve import serve
 
     with suppress(KeyboardInterrupt):  # the way to end it
-        serve(request.host, request.port, token_file=request.token_file, hosts=request.allow_host,
+        serve(request.host, request.port, tell=console.note, token_file=request.token_file, hosts=request.allow_host,
               browser=request.browser)  # fmt: skip
     return {"host": request.host, "port": request.port}
 
