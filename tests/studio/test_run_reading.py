@@ -117,7 +117,7 @@ def test_rows_are_smoothed_over_all_steps_and_thinned_after(run):
     write(run, *[step(k, float(k)) for k in range(1, 101)])
     log = RunLog(run).read()
     rows = loss_rows(log, ["loss"], 0.9, most=5)
-    assert [row["step"] for row in rows] == [1, 26, 50, 75, 100]
+    assert [row["step"] for row in rows] == [1, 26, 51, 75, 100]
     assert rows[-1]["smoothed"] == pytest.approx(smooth([float(k) for k in range(1, 101)], 0.9)[-1])
     assert len(step_rows(log, most=7)) == 7
 
