@@ -1,6 +1,7 @@
 """The right side of the Fine-tune page: what it will take, the start, the command and TOML, and how the run goes."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -64,7 +65,7 @@ def draw_summary(settings: dict[str, Any], options: Mapping[str, Any], flags: Ma
         st.caption(f":material/block: {plain(why_not)}")
     else:
         with st.expander("The same from the command line"):
-            st.code(f"studio {' '.join(train_words(Path(TOML), run, flags))}", language="bash", wrap_lines=True)
+            st.code(f"studio {shlex.join(train_words(Path(TOML), run, flags))}", language="bash", wrap_lines=True)
             st.caption(f"with this as {TOML}:")
             st.code(text, language="toml", wrap_lines=True)
 
