@@ -220,7 +220,9 @@ class Library:
     ) -> list[Thing]:  # fmt: skip
         when = THINGS.c.trashed_at if trashed else THINGS.c.made_at
         by = {"newest": when.desc(), "oldest": when, "largest": THINGS.c.bytes.desc(), "title": THINGS.c.title}[order]
-        wanted = sa.select(THINGS).where(*where).order_by(by, THINGS.c.id.desc()).limit(limit).offset(offset)
+        wanted = (
+            sa.select(THINGS).where(*where).order_by(by, THINGS.c.title, THINGS.c.id.desc()).limit(limit).offset(offset)
+        )
         with self.database.reading() as connection:
             rows = connection.execute(wanted).mappings().all()
             ids = [row["id"] for row in rows]
