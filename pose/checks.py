@@ -184,7 +184,9 @@ def _jumpy(driving: PoseSequence) -> list[Finding]:
         Finding(
             what=f"joints are lost or jump in {len(frames)} of {len(driving)} frames, first in {frames[0]}",
             why="limbs flicker in the video",
-            fix="repair them on the Pose page or with studio pose edit --fill-gaps 8 --smooth 7",
+            fix="repair them on the Pose page or with studio pose edit --fill-gaps 8 --smooth 7"
+            if len(frames) <= len(driving) / 2
+            else "find the keypoints again with another detector, such as dwpose, or use a clearer clip",
         )
     ]
 

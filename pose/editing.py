@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -84,12 +83,12 @@ def _filled(points: Float[np.ndarray, "frames points 3"], max_frames: int) -> Fl
     points = points.copy()
     for track in np.moveaxis(points, 1, 0):
         seen = np.flatnonzero(track[:, 2] >= VISIBLE)
-        for before, after in pairwise(seen):
-            missing = after - before - 1
-            if 0 < missing <= max_frames:
-                share = np.arange(1, missing + 1)[:, None] / (missing + 1)
-                track[before + 1 : after, :2] = (1 - share) * track[before, :2] + share * track[after, :2]
-                track[before + 1 : after, 2] = min(track[before, 2], track[after, 2])
+        missing = np.diff(seen) - 1
+        for gap in np.flatnonzero((missing > 0) & (missing <= max_frames)):
+            before, after = seen[gap], seen[gap + 1]
+            share = np.arange(1, missing[gap] + 1)[:, None] / (missing[gap] + 1)
+            track[before + 1 : after, :2] = (1 - share) * track[before, :2] + share * track[after, :2]
+            track[before + 1 : after, 2] = min(track[before, 2], track[after, 2])
     return points
 
 

@@ -1,5 +1,6 @@
 """Looks at this machine: what is there, what is missing, and the command that mends it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def run_checks() -> list[Check]:
     """Runs every check. A check that breaks is a finding, not a crash."""
     checks: list[Check] = []
     for check in (_python, _packages, _system_libraries, _torch, _devices, _attention, _xformers, _video_codecs,
-                  _onnxruntime, _mini_weights, _detectors, _disk, _memory):  # fmt: skip
+                  _onnxruntime, _mini_weights, _detectors, _disk, _memory, _app):  # fmt: skip
         checks += _guarded(check)
     return checks
 
@@ -182,6 +183,28 @@ def _memory() -> list[Check]:
     ok = free >= 3
     fix = "" if ok else "ps aux --sort=-rss | head   (close what is not needed; the mini model takes up to 3 GiB)"
     return [Check(name="memory", ok=ok, found=f"{free:.1f} of {total:.1f} GiB free", fix=fix)]
+
+
+def _app() -> list[Check]:
+    """What the app would do when it is started here: who could reach it, and what it may read."""
+    from studio.door.rules import TOKEN_VARIABLE, find_token
+    from studio.roots import declared_roots
+    from studio.settings import FILE, runs_folder, studio_settings
+
+    try:
+        settings = studio_settings()
+        token = find_token()
+    except ValueError as error:
+        return [
+            Check(name="app", ok=False, found=str(error), fix=f"correct {runs_folder() / FILE} or ${TOKEN_VARIABLE}")
+        ]
+    who = f"asks for ${TOKEN_VARIABLE}" if token else "this machine only; --host with another address makes a token"
+    roots = ", ".join(str(root) for root in declared_roots(local=True))
+    found = f"{who}; reads {roots}; uploads up to {settings.uploads.upload_mb} MB"
+    if os.environ.get("STUDIO_DEBUG", "") not in ("", "0"):
+        return [Check(name="app", ok=False, needed=False, found=f"{found}; shows details of errors (STUDIO_DEBUG)",
+                      fix="unset STUDIO_DEBUG")]  # fmt: skip
+    return [Check(name="app", ok=True, found=found)]
 
 
 def _fix(command: str) -> str:

@@ -44,6 +44,10 @@ class Preflight:
         """The motion on the canvas with what a person changed by hand."""
         return adjust_poses(self.fitted, adjustment)
 
+    def findings_with(self, adjustment: Adjustment) -> list[Finding]:
+        """What would go wrong with what a person changed by hand."""
+        return check_render(self.driving, self.skeleton, self.adjusted(adjustment), align="auto")
+
     def reference_overlay(self) -> UInt8[np.ndarray, "height width 3"]:
         """The picture with its own skeleton."""
         if self.skeleton is None:
@@ -74,24 +78,41 @@ def look_ahead(
     Raises:
         ValueError: the picture or the motion cannot be used.
     """
-    notes: list[str] = []
-    source = read_image(picture_file(reference))
-    canvas = choose_canvas((source.shape[1], source.shape[0]), width=size[0], height=size[1], short_side=side_px)
-    placement = Placement.of((source.shape[1], source.shape[0]), canvas, fit)
     video = kind_of(driving) == "video"
     motion = read_driving(
         driving, model_fps=12.0, fps=_VIDEO_FPS if video else None, num_frames=_VIDEO_FRAMES if video else None,
         detector=detector, person=person, driving_fps=None, keep_frames=False, on_progress=unheard,
     )  # fmt: skip
+    return fit_motion(reference, motion.poses, fit=fit, size=size, detector=detector, side_px=side_px)
+
+
+def fit_motion(
+    reference: Path,
+    poses: PoseSequence,
+    *,
+    fit: Fit = "cover",
+    size: tuple[int | None, int | None] = (None, None),
+    detector: str = "mini",
+    side_px: int = 384,
+) -> Preflight:
+    """Fits poses to a picture as `studio animate` does; see `look_ahead`.
+
+    Raises:
+        ValueError: the picture cannot be used, or the motion cannot be fitted.
+    """
+    notes: list[str] = []
+    source = read_image(picture_file(reference))
+    canvas = choose_canvas((source.shape[1], source.shape[0]), width=size[0], height=size[1], short_side=side_px)
+    placement = Placement.of((source.shape[1], source.shape[0]), canvas, fit)
     skeleton = read_reference_pose(source, None, detector, notes.append)
-    fitted = fit_driving(motion.poses, skeleton, source, placement, align="auto", note=notes.append)
+    fitted = fit_driving(poses, skeleton, source, placement, align="auto", note=notes.append)
     return Preflight(
         picture=placement.picture(source),
         skeleton=None if skeleton is None else placement.pose(skeleton),
-        driving=motion.poses,
+        driving=poses,
         fitted=fitted,
         notes=tuple(notes),
-        findings=tuple(check_render(motion.poses, skeleton, fitted, align="auto")),
+        findings=tuple(check_render(poses, skeleton, fitted, align="auto")),
     )
 
 

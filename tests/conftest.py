@@ -1,6 +1,13 @@
 """What tests of several rooms share."""
 
+import importlib.util
 import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -172,3 +179,41 @@ def adapt(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of this session, on a socket in a folder of its own."""
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed (pip extra `postgres`)")
+    program = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
+    if program is None:
+        pytest.skip("there is no PostgreSQL here (initdb)")
+    binaries = Path(program).resolve().parent
+    # the path of a socket may have 107 letters
+    place = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+    plain = unprivileged(place)
+
+    def run(name, *words):
+        subprocess.run([*plain, binaries / name, "-D", place / "data", *words], check=True, capture_output=True)
+
+    try:
+        run("initdb", "--auth=trust", "--username=studio", "--no-sync", "--encoding=UTF8", "--locale=C")
+        options = f"-c listen_addresses='' -c unix_socket_directories={place} -c shared_buffers=16MB"
+        run("pg_ctl", "start", "--wait", "--log", place / "log", "-o", options)
+        yield f"postgresql://studio@/postgres?host={place}"
+        run("pg_ctl", "stop", "--mode=immediate")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def unprivileged(place):
+    """The words before a command that PostgreSQL refuses to run as root."""
+    if os.getuid() != 0:
+        return []
+    names = [user.pw_name for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody")]
+    if not names or shutil.which("setpriv") is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` or no `setpriv`")
+    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    os.chown(place, user.pw_uid, user.pw_gid)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]

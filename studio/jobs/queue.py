@@ -15,17 +15,13 @@ from studio.errors import RequestError
 from studio.jobs.job import OPEN, STATES, Job, State, Wanted
 from studio.jobs.kinds import device_of, title_of
 from studio.jobs.tables import EVENTS, JOBS, NEEDS, WORKERS, migrate
+from studio.settings import runs_folder
 from training.databases import Database, DatabaseError, database_url
 from training.owners import Owner
 
 _LOCK: Final = "studio queue"
 LEASE_S: Final = 60.0
 """A worker on another machine that was not heard of for so long is gone."""
-
-
-def runs_folder() -> Path:
-    """Where the studio keeps what it makes: $STUDIO_RUNS, or runs here."""
-    return Path(os.environ.get("STUDIO_RUNS", "runs")).absolute()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,14 @@ def _first(connection: sa.Connection) -> None:
     DATA.create_all(connection, tables=[JOBS, NEEDS, EVENTS, WORKERS])
 
 
-MIGRATIONS: Final[list[Callable[[sa.Connection], None]]] = [_first]
+def _library(connection: sa.Connection) -> None:
+    """The library of what was made. Its tables stand in its own room, which knows the queue."""
+    from studio.library.tables import DATA as LIBRARY
+
+    LIBRARY.create_all(connection)
+
+
+MIGRATIONS: Final[list[Callable[[sa.Connection], None]]] = [_first, _library]
 """From each version to the next, 0 being an empty file. What stands here is never changed: add one at the end."""
 
 

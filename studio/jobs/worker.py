@@ -302,6 +302,10 @@ def conclude(queue: Queue, job: Job, *, back_to_the_queue: bool, say: Callable[[
                      result=result if ended else None)  # fmt: skip
         queue.tell(job.id, said)
     say(f"job {job.id}: {said}")
+    if state == "done":
+        from studio.library.scan import take_in_quietly
+
+        take_in_quietly(queue, job.id, say)
     return ended is not None
 
 
@@ -334,19 +338,30 @@ def is_anybody_there(queue: Queue) -> bool:
 
 
 def ensure_worker(queue: Queue, *, idle_exit_s: float = 600.0) -> bool:
-    """Starts a worker in the background where there is none; whether it did.
+    """Starts a worker in the background where there is none; whether it did."""
+    if is_anybody_there(queue):
+        return False
+    start_worker(queue, idle_exit_s=idle_exit_s)
+    return True
+
+
+def start_worker(queue: Queue, device: str = "auto", *, idle_exit_s: float = 600.0) -> None:
+    """Starts a worker in the background; one for a device that has one already ends at once.
 
     It outlives the page and the app that asked for it, and ends by itself when there is nothing to do.
     """
-    if is_anybody_there(queue):
-        return False
-    folder = queue.root / "workers"
-    folder.mkdir(exist_ok=True)
-    with (folder / "worker.log").open("ab") as log:
+    log_file = worker_log(queue)
+    log_file.parent.mkdir(exist_ok=True)
+    with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "studio", "jobs", "run", "--root", str(queue.root), "--idle-exit", str(idle_exit_s)],
+            [sys.executable, "-m", "studio", "jobs", "run", "--root", str(queue.root), "--idle-exit", str(idle_exit_s),
+             "--device", device],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=Path("/"),
             env={k: v for k, v in os.environ.items() if k != TOKEN},  # not a part of the job that asks for it
         )  # fmt: skip
     process.returncode = 0  # it lives on its own; Popen would warn about a child still running
-    return True
+
+
+def worker_log(queue: Queue) -> Path:
+    """What the workers of this studio say."""
+    return queue.root / "workers" / "worker.log"

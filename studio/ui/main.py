@@ -8,7 +8,9 @@ import streamlit as st
 
 from studio.errors import RequestError
 from studio.ui import shell
+from studio.ui.serve import why_exposed
 
+# by section: module in `studio.ui.pages`, title, icon; no docstring, which Streamlit would draw
 PAGES = {
     "Make": {
         "animate": ("Animate", "animation"),
@@ -26,12 +28,14 @@ PAGES = {
         "system": ("System", "settings"),
     },
 }
-"""By section: module in `studio.ui.pages`, title, icon."""
 
 
 def main() -> None:
     """Draws the page that is chosen."""
     st.set_page_config(page_title="animatex-studio", page_icon=":material/animation:", layout="wide")
+    if why := why_exposed():
+        st.error(why)
+        st.stop()
     sections: dict[str, list[Any]] = {}
     pages = {}
     for section, entries in PAGES.items():

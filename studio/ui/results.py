@@ -93,7 +93,7 @@ def draw_recent(page: str, kind: str) -> None:
     """Draws the last results of a kind, to be opened again."""
     recent = shell.queue().jobs(("running", "queued", "done"), kinds=[kind], limit=8)
     if not recent:
-        st.info("Nothing was made yet. Choose a character and a motion, then press the button: the video appears here.",
+        st.info("Nothing was made yet. Choose a picture, then press the button: the video appears here.",
                 icon=":material/animation:")  # fmt: skip
         return
     st.caption("Made before")

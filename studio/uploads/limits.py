@@ -26,7 +26,7 @@ class Limits(Request):
     """The most frames of a video."""
     video_side_px: Annotated[int, Field(ge=16, le=16_384), Unit("px")] = 4096
     """The longest side of a video that is read."""
-    video_kept_side_px: Annotated[int, Field(ge=16, le=8192), Unit("px")] = 1920
+    video_kept_side_px: Annotated[int, Field(ge=16, le=8192), Unit("px")] = 1280
     """Larger videos are kept at this long side."""
     video_convert_s: Annotated[float, Field(gt=0, le=36_000), Unit("s")] = 900.0
     """The longest time that converting a video may take."""

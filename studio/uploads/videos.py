@@ -94,16 +94,16 @@ def _convert(path: Path, goal: Path, limits: Limits, clock: Clock, tell: Tell, n
         # streams of a container are fixed once the first packet is written
         sound = container.add_stream("aac", rate=48_000, layout="stereo") if _has_sound(path, notes) else None
         video: Any = None
-        for start, length, picture in _frames(path, limits, clock, tell):
-            if size is None:
-                size = _kept_size(picture, limits.video_kept_side_px)
-                if size != (picture.shape[1], picture.shape[0]):
-                    notes.append(f"kept at {size[0]}x{size[1]} px")
+        for start, length, decoded in _frames(path, limits, clock, tell):
+            size = size or _kept_size(decoded, limits.video_kept_side_px, notes)
+            picture = decoded.to_ndarray(format="rgb24", width=size[0], height=size[1])
+            picture = np.ascontiguousarray(np.rot90(picture, round(decoded.rotation / 90) % 4))
+            if video is None:
                 rate = Fraction(round(1 / length) if length else 30, 1)
-                video = add_video_stream(container, size, rate, preset="veryfast")
+                video = add_video_stream(container, (picture.shape[1], picture.shape[0]), rate, preset="veryfast")
                 video.codec_context.time_base = _CLOCK
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-                width=size[0], height=size[1], format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
             )
             frame.pts, frame.time_base = round(start / _CLOCK), _CLOCK
             container.mux(video.encode(frame))
@@ -117,10 +117,9 @@ def _convert(path: Path, goal: Path, limits: Limits, clock: Clock, tell: Tell, n
                 container.mux(sound.encode(None))
 
 
-def _frames(path: Path, limits: Limits, clock: Clock, tell: Tell) -> Iterator[tuple[Fraction, Fraction, np.ndarray]]:
-    """Decodes (start from the first frame and length in s, upright RGB); every limit is checked on what comes out."""
+def _frames(path: Path, limits: Limits, clock: Clock, tell: Tell) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """Decodes (start from the first frame and length in s, frame); every limit is checked on what comes out."""
     count, last, first = 0, Fraction(-1), None
-    size: tuple[int, int] | None = None
     try:
         with _opened(path) as (container, stream):
             stated = _check_header(container, stream, limits)
@@ -137,10 +136,8 @@ def _frames(path: Path, limits: Limits, clock: Clock, tell: Tell) -> Iterator[tu
                     raise VideoError(f"has more than {limits.video_frames} frames", "cut it shorter")
                 if start > limits.video_duration_s:
                     raise VideoError(f"is longer than {limits.video_duration_s:g} s", "cut it shorter")
-                size = size or (frame.width, frame.height)
-                pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
                 length = frame.duration * frame.time_base if frame.duration and frame.time_base else step
-                yield start, length, np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+                yield start, length, frame
                 tell(min(0.99, float(start) / stated if stated else count / limits.video_frames))
     except VideoError:
         raise
@@ -188,10 +185,13 @@ def _check_side(width: int, height: int, limits: Limits) -> None:
         raise VideoError(f"is {width}x{height} px, and each side must be at least {_MIN_SIDE}", "use a larger one")
 
 
-def _kept_size(picture: np.ndarray, longest: int) -> tuple[int, int]:
-    height, width = picture.shape[:2]
-    scale = min(1.0, longest / max(width, height))
-    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+def _kept_size(frame: Any, longest: int, notes: list[str]) -> tuple[int, int]:
+    """The even size, before it is turned upright, that a video is kept at."""
+    scale = min(1.0, longest / max(frame.width, frame.height))
+    width, height = (max(2, round(side * scale / 2) * 2) for side in (frame.width, frame.height))
+    if (width, height) != (frame.width, frame.height):
+        notes.append(f"{frame.width}x{frame.height} px were scaled to {width}x{height}")
+    return width, height
 
 
 def _has_sound(path: Path, notes: list[str]) -> bool:

@@ -19,3 +19,15 @@ def test_the_apt_line_stands_in_the_readme():
 
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert set(APT_LINE.split()) <= set(readme.split())
+
+
+def test_the_app_tells_who_could_reach_it_and_what_it_reads(monkeypatch, tmp_path):
+    from studio.doctor import _app
+
+    monkeypatch.setenv("STUDIO_RUNS", str(tmp_path))
+    monkeypatch.delenv("STUDIO_TOKEN", raising=False)
+    (check,) = _app()
+    assert check.ok and "this machine only" in check.found and str(tmp_path) in check.found
+    monkeypatch.setenv("STUDIO_TOKEN", "short")
+    (check,) = _app()
+    assert not check.ok and "at least 16 letters" in check.found

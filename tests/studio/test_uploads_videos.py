@@ -76,7 +76,7 @@ def test_odd_and_large_sizes_become_even_and_smaller(tmp_path):
     content = made(tmp_path / "in.mkv", "ffv1", size=(201, 101))
     kept = keep_video("in", content, tmp_path / "kept", limits=Limits(video_kept_side_px=100))
     assert (kept.width, kept.height) == (100, 50)
-    assert kept.notes == ("kept at 100x50 px",)
+    assert kept.notes == ("201x101 px were scaled to 100x50",)
 
 
 def test_the_same_video_is_converted_once(tmp_path, beep_video):

@@ -1,7 +1,7 @@
 """`studio app`."""
 
-import subprocess
-import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -17,26 +17,22 @@ class AppRequest(Request):
     port: Annotated[int, Field(ge=1, le=65535)] = 8501
     """Port to listen on."""
     host: str = "127.0.0.1"
-    """Address to listen on; anything but 127.0.0.1 lets others on the network in, without a password."""
+    """Address to listen on. With anything but 127.0.0.1 others on the network can come in, who know the token."""
+    token_file: Path | None = None
+    """A file with the token, for your eyes only (chmod 600). Else $STUDIO_TOKEN, or a new one that is printed."""
+    allow_host: tuple[str, ...] = ()
+    """A name by which it is opened beside this machine's own, such as that of a proxy; repeat it for several."""
     browser: bool = True
-    """Opens a browser window."""
+    """Opens a browser window, unless there is a token."""
 
 
 def run(request: AppRequest, console: Console) -> Result:
-    """Runs Streamlit until it is stopped."""
-    from importlib.util import find_spec
+    """Serves the app until it is stopped."""
+    from studio.ui.serve import serve
 
-    page = find_spec("studio.ui.main")
-    assert page is not None and page.origin is not None
-    if request.host not in ("127.0.0.1", "localhost", "::1"):
-        console.note(f"{request.host} lets everyone who can reach this machine use it; there is no password")
-    code = subprocess.call(
-        [sys.executable, "-m", "streamlit", "run", page.origin, "--server.address", request.host,
-         "--server.port", str(request.port), "--browser.gatherUsageStats", "false",
-         "--server.headless", str(not request.browser).lower(), "--server.fileWatcherType", "none"]
-    )  # fmt: skip
-    if code > 0:
-        raise RuntimeError(f"streamlit ended with code {code}; is port {request.port} taken? try --port")
+    with suppress(KeyboardInterrupt):  # the way to end it
+        serve(request.host, request.port, tell=console.note, token_file=request.token_file, hosts=request.allow_host,
+              browser=request.browser)  # fmt: skip
     return {"host": request.host, "port": request.port}
 
 

@@ -11,7 +11,7 @@ class MotionsRequest(Request):
 
 def run(_: MotionsRequest, console: Console) -> Result:
     """Lists them with one line each."""
-    from pose.motions import MOTIONS
+    from pose.bundled import MOTIONS
 
     width = max(map(len, MOTIONS))
     for name, description in MOTIONS.items():

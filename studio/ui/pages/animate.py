@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pose.adjustment import Adjustment
 from studio.animate_form import MOST_SEEDS, adjustment_of, animate_words, estimate, seeds_from
@@ -26,10 +27,18 @@ def draw() -> None:
     st.title("Animate")
     _take_over()
     form, result = st.columns([2, 3], gap="large")
-    with form:
-        _draw_form()
+    job = shell.chosen_job(PAGE)
+    job = job if job is not None and job.kind == PAGE else None
     with result:
-        _draw_result()
+        shown = st.container()
+        fit = st.expander("Fit of the motion") if job is not None else st.container()
+        before = st.container()
+    with form:
+        _draw_form(fit)
+    with shown:
+        _draw_result(job)
+    with before:
+        draw_recent(PAGE, PAGE)
 
 
 def _take_over() -> None:
@@ -43,21 +52,26 @@ def _take_over() -> None:
             st.session_state[f"{PAGE}.adjust.{name}"] = getattr(adjust, name)
 
 
-def _draw_form() -> None:
+def _draw_form(fit: DeltaGenerator) -> None:
     picture = pick_picture(PAGE)
     driving = pick_driving(PAGE)
-    values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=PAGE)}
     person = field(AnimateRequest, "person", page=PAGE) if driving and Path(driving).suffix == ".mp4" else None
-    found = _look_ahead(picture, driving, person)
-    values |= {"person": person, "adjust": _draw_fit(picture, found)}
-    left, right, dice = st.columns([3, 3, 1], vertical_alignment="bottom")
-    with left:
+    with fit:
+        found = _look_ahead(picture, driving, person)
+        adjust = _draw_fit(picture, found)
+    values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=PAGE), "person": person, "adjust": adjust}
+    length, seed, seeds_place, dice = st.columns([3, 3, 3, 1], vertical_alignment="bottom")
+    with length:
         values["num_frames"] = field(AnimateRequest, "num_frames", page=PAGE, label="Length")
     with dice:
         if st.button("", icon=":material/casino:", key=f"{PAGE}.dice", help="Another seed"):
             st.session_state[f"{PAGE}.seed"] = secrets.randbelow(10_000)
-    with right:
+    with seed:
         values["seed"] = field(AnimateRequest, "seed", page=PAGE)
+    with seeds_place:
+        seeds = st.number_input("Seeds", 1, MOST_SEEDS, 1, key=f"{PAGE}.seeds", persist_state="session",
+                                help="So many videos, with this seed and the next ones, side by side.")  # fmt: skip
+    start = st.container()
     with st.expander("Model and adapters"):
         values |= fields(AnimateRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE)
     with st.expander("Quality and size"):
@@ -66,14 +80,14 @@ def _draw_form() -> None:
     with st.expander("More"):
         names = ["negative_prompt", "align", "detector", "prompt_noise", "prompt_random_words", "guidance_before"]
         values |= fields(AnimateRequest, names, page=PAGE)
-    seeds = st.number_input("Seeds to try", 1, MOST_SEEDS, 1, key=f"{PAGE}.seeds", persist_state="session",
-                            help="So many videos, with this seed and the next ones, are shown together.")  # fmt: skip
-    _draw_estimate(values, found, int(seeds))
-    why_not = _why_not(picture, driving, found)
-    if st.button("Animate", type="primary", key=f"{PAGE}.go", disabled=bool(why_not), width="stretch"):
-        shell.told(_start, {**values, "reference": picture, "driving": driving}, int(seeds))
-    if why_not:
-        st.caption(why_not)
+    with start:
+        why_not = _why_not(picture, driving, found)
+        if st.button("Animate", type="primary", key=f"{PAGE}.go", disabled=bool(why_not), width="stretch"):
+            shell.told(_start, {**values, "reference": picture, "driving": driving}, int(seeds))
+        if why_not:
+            st.caption(why_not)
+        else:
+            _draw_estimate(values, found, int(seeds))
 
 
 def _why_not(picture: str | None, driving: str | None, found: "Preflight | None") -> str:
@@ -120,37 +134,42 @@ def _seen(picture: str, driving: str, person: int | None, changed: tuple[float, 
 
 def _draw_fit(picture: str | None, found: Preflight | None) -> Adjustment:
     """Draws the skeletons and the sliders that fit the motion by hand."""
-    if picture is not None and found is None:
-        st.image(str(shown_picture(picture)), width=260, caption="Reference")
     if found is None:
+        if picture is not None:
+            st.image(str(shown_picture(picture)), width=260, caption="Reference")
         return Adjustment()
+    pictures = st.container()
     moment = 0
-    with st.expander("Fit the motion by hand"):
-        names = list(Adjustment.model_fields)
-        columns = st.columns(2)
-        values = {}
-        for number, name in enumerate(names):
-            control = control_of(Adjustment, name)
-            key = f"{PAGE}.adjust.{name}"
-            if key not in st.session_state:
-                st.session_state[key] = control.default
-            with columns[number % 2]:
-                values[name] = st.slider(control.label, control.low, control.high, step=0.01, key=key,
-                                         help=control.help, persist_state="session")  # fmt: skip
-        if st.button("As it was fitted", key=f"{PAGE}.adjust.reset", icon=":material/undo:", on_click=_reset):
-            values = {}
     if len(found.fitted) > 1:
         moment = st.slider("Moment", 0, len(found.fitted) - 1, 0, key=f"{PAGE}.moment", help="A frame of the motion")
-    adjustment = adjustment_of(values)
-    own, fitted = st.columns(2)
-    own.image(found.reference_overlay(), caption="Its own skeleton", width="stretch")
-    fitted.image(found.fitted_overlay(moment, adjustment), caption=f"Pose in frame {moment}", width="stretch")
+    with st.expander("Fit the motion by hand"):
+        adjustment = adjustment_of(_draw_sliders())
+        st.button("As it was fitted", key=f"{PAGE}.adjust.reset", icon=":material/undo:", on_click=_reset)
+    own, fitted = pictures.columns(2)
+    own.image(found.reference_overlay(), caption="The reference and its own skeleton", width="stretch")
+    fitted.image(
+        found.fitted_overlay(moment, adjustment), caption=f"The pose it takes in frame {moment}", width="stretch"
+    )
     for finding in found.findings:
         (st.error if finding.stops else st.warning)(f"{finding.what}: {finding.why}. {finding.fix}",
                                                     icon=":material/accessibility_new:")  # fmt: skip
     for note in found.notes:
         st.info(note, icon=":material/info:")
     return adjustment
+
+
+def _draw_sliders() -> dict[str, float]:
+    columns = st.columns(2)
+    values = {}
+    for number, name in enumerate(Adjustment.model_fields):
+        control = control_of(Adjustment, name)
+        key = f"{PAGE}.adjust.{name}"
+        if key not in st.session_state:
+            st.session_state[key] = control.default
+        with columns[number % 2]:
+            values[name] = st.slider(control.label, control.low, control.high, step=0.01, key=key, help=control.help,
+                                     persist_state="session")  # fmt: skip
+    return values
 
 
 def _reset() -> None:
@@ -169,17 +188,12 @@ def _draw_estimate(values: dict[str, Any], found: Preflight | None, seeds: int) 
 # --- after it -----------------------------------------------------------------------------------------------------
 
 
-def _draw_result() -> None:
-    job = shell.chosen_job(PAGE)
-    if job is None or job.kind != PAGE:
-        draw_recent(PAGE, PAGE)
+def _draw_result(job: Job | None) -> None:
+    if job is None:
         return
-    grid = [shell.queue().job(number) for number in st.session_state.get(f"{PAGE}.grid", ())]
-    if job.id in [one.id for one in grid]:
+    if job.id in st.session_state.get(f"{PAGE}.grid", ()):
         _draw_grid()
     draw_result(PAGE, job)
-    st.divider()
-    draw_recent(PAGE, PAGE)
 
 
 @st.fragment(run_every="2s")

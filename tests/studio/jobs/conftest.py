@@ -12,9 +12,24 @@ import pytest
 
 @pytest.fixture
 def queue(tmp_path):
+    """A queue in a file, as everybody has it."""
     from studio.jobs import Queue
 
     return Queue(tmp_path / "runs")
+
+
+@pytest.fixture
+def shared_queue(tmp_path, postgres):
+    """A queue that several machines share: a fresh PostgreSQL database."""
+    import sqlalchemy as sa
+
+    from studio.jobs import Queue
+
+    name = f"jobs_{tmp_path.name.replace('-', '_')[-40:]}".lower()
+    engine = sa.create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f'create database "{name}"')
+    return Queue(tmp_path / "runs", postgres.replace("/postgres?", f"/{name}?"))
 
 
 @pytest.fixture

@@ -263,6 +263,37 @@ def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_wor
         assert len([text for text in told if text.startswith("started")]) == queue.job(job.id).attempt
 
 
+def test_two_machines_on_one_database_share_the_jobs_and_take_over_from_each_other(shared_queue, long_job):
+    """PostgreSQL: two workers of one queue, one of which is killed; no job is lost or runs twice."""
+    import subprocess
+    import sys
+
+    queue = shared_queue
+    address = queue.database.url.render_as_string(hide_password=False).replace("+psycopg", "")
+    jobs = [queue.submit(["motions"], title=str(number)) for number in range(6)]
+
+    def worker(device):
+        return subprocess.Popen(
+            [sys.executable, "-m", "studio", "jobs", "run", "--root", str(queue.root), "--database", address,
+             "--device", device, "--until-empty"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    first, second = worker("cpu"), worker("cuda:0")
+    end = time.monotonic() + 60
+    while not queue.jobs(("done",)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    assert second.wait(120) == 0, second.stderr.read()
+    second.communicate()
+    for job in jobs:
+        told = [text for _, text in queue.history(job.id)]
+        assert told.count("done") == 1, told
+    told = " ".join(text for job in jobs for _, text in queue.history(job.id))
+    assert "started for cpu" in told and "started for cuda:0" in told
+
+
 def test_the_command_line_does_what_the_app_does(queue, capsys):
     from studio.cli.run import main
 
