@@ -2,13 +2,10 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from studio.errors import RequestError
-from studio.jobs import runs_folder
+from studio.roots import declared_roots
 
 _DEEPEST: Final = 5
 _MOST_FOLDERS: Final = 20_000
@@ -17,30 +14,12 @@ _LEFT_OUT: Final = {"cache", "leases", "logs", "__pycache__"}
 
 
 def roots() -> tuple[Path, ...]:
-    """The folders that pages may read: where runs are made, and what the settings declare."""
-    return (runs_folder().resolve(), *(folder.resolve() for folder in _declared()))
-
-
-def _declared() -> Sequence[Path]:
-    if find_spec("studio.settings") is None:
-        return ()
-    folders: Sequence[Path] = import_module("studio.settings").studio_settings().data_folders
-    return folders
-
-
-def inside(path: Path, what: str, places: Sequence[Path] | None = None) -> Path:
-    """The real path of what a person named, where it lies in one of the folders that pages may read.
+    """The folders in which pages look: where runs are made, and what the settings declare.
 
     Raises:
-        RequestError: it lies elsewhere.
+        RequestError: the settings are wrong.
     """
-    real = Path(os.path.realpath(path.expanduser()))
-    if not any(real.is_relative_to(root) for root in places or roots()):
-        raise RequestError(
-            f"{what} {path}: lies outside the folders of this studio; move it below {runs_folder()}, or declare its "
-            "folder as data_folders in settings.toml there"
-        )
-    return real
+    return declared_roots(local=False)
 
 
 def folders_with(names: Sequence[str], places: Sequence[Path]) -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """What the form of a search decides: from a base run and settings to TOML and a command; without streamlit."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,11 +46,12 @@ folder = "/where/your/pictures/are"
 """
 
 
-def read_base(text: str, folder: Path) -> dict[str, Any]:
+def read_base(text: str, folder: Path, *, allow: Callable[[str], Path] = Path) -> dict[str, Any]:
     """Reads a TOML file of a run, with a table [search] or without; folders in it become absolute.
 
     Args:
         folder: where relative folders in it begin.
+        allow: checks a data folder's path and gives it; raises RequestError where it may not be read.
 
     Raises:
         RequestError: it is no TOML, or has no data.
@@ -68,7 +69,7 @@ def read_base(text: str, folder: Path) -> dict[str, Any]:
         raise RequestError('the TOML names no data; add [[data]] with folder = "..."')
     for one in sets:
         if isinstance(one, dict) and isinstance(one.get("folder"), str):
-            one["folder"] = str((folder / Path(one["folder"]).expanduser()).absolute())
+            one["folder"] = str(allow(str((folder / Path(one["folder"]).expanduser()).absolute())))
             if not Path(one["folder"]).is_dir():
                 raise RequestError(f"data folder {one['folder']}: no such folder; name the one with the pictures")
     if isinstance(values.get("cache_dir"), str):

@@ -10,9 +10,7 @@ import streamlit as st
 from studio.cli.verbs.search import DEFAULT_TRIALS, SearchRequest
 from studio.errors import RequestError
 from studio.jobs import Job, runs_folder
-from studio.places import folders_with, roots
 from studio.search_form import (
-    MOST_BYTES,
     SITES,
     STRATEGIES,
     TEMPLATE,
@@ -20,7 +18,6 @@ from studio.search_form import (
     duration,
     free_name,
     looks_of,
-    read_base,
     read_options,
     read_steps,
     search_toml,
@@ -30,14 +27,13 @@ from studio.search_form import (
 from studio.studies import Place, setup_of
 from studio.study_view import Rate, learn_rate, open_place
 from studio.ui import shell
+from studio.ui.base import draw_base
 from studio.ui.form import field, fields
+from studio.ui.serve import typed_path
 from studio.ui.text import plain
 from studio.uploads.names import safe_part
 from training.finetune.searching.settings import SearchSettings
 
-RUN: Final = "An earlier run"
-TYPED: Final = "TOML"
-FILE: Final = "Upload"
 OWN: Final = "own list"
 _HELP: Final = {name: info.description or "" for name, info in SearchSettings.model_fields.items()}
 _MOST_READ: Final = 8
@@ -49,7 +45,7 @@ def draw_start(page: str, places: Sequence[Place]) -> Job | None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         st.subheader("The runs")
-        base = _draw_base(page)
+        base = draw_base(page, TEMPLATE, note=_held_out)
     with right:
         st.subheader("The search")
         settings = shell.told(_draw_settings, page, base or {})
@@ -57,69 +53,12 @@ def draw_start(page: str, places: Sequence[Place]) -> Job | None:
     return _draw_go(page, base, settings, values, places)
 
 
-# --- the runs ---------------------------------------------------------------------------------------------------
-
-
-def _draw_base(page: str) -> dict[str, Any] | None:
-    """Draws where the settings of the runs come from; None where there are none, or wrong ones."""
-    key = f"{page}.base"
-    if key not in st.session_state:
-        st.session_state[key] = TYPED
-    source = st.segmented_control(
-        "Settings of the runs",
-        [TYPED, RUN, FILE],
-        key=key,
-        persist_state="session",
-        required=True,
-        help="As for `studio train`; a table [search] may stand in it too.",
-    )
-    text, folder = "", Path()
-    if source == RUN:
-        runs = {_title(path): path for path in folders_with(["config.toml"], roots())}
-        if not runs:
-            st.caption("There is no run yet. Train one on the Fine-tune page, or write TOML.")
-            return None
-        name = st.selectbox("Run", list(runs), key=f"{page}.run", persist_state="session", format_func=plain)
-        folder = runs[str(name)]
-        text = shell.told(_read, folder / "config.toml") or ""
-    elif source == FILE:
-        upload = st.file_uploader("TOML file", type=["toml"], key=f"{page}.file", max_upload_size=1,
-                                  help="Relative folders in it begin where the studio was started.")  # fmt: skip
-        text = upload.getvalue().decode(errors="replace") if upload is not None else ""
-    else:
-        if f"{page}.toml" not in st.session_state:
-            st.session_state[f"{page}.toml"] = TEMPLATE
-        text = st.text_area("TOML", key=f"{page}.toml", height=260, persist_state="session", max_chars=MOST_BYTES,
-                            help="Relative folders in it begin where the studio was started.")  # fmt: skip
-    if not text.strip():
-        st.caption("The settings of the runs come first.")
-        return None
-    if text.strip() == TEMPLATE.strip():
-        st.info("Write where your pictures are; everything else may stay as it is.", icon=":material/edit:")
-        return None
-    base: dict[str, Any] | None = shell.told(read_base, text, Path() if source != RUN else folder)
-    if base is not None:
-        _draw_facts(base)
-    return base
-
-
-def _title(folder: Path) -> str:
-    real, root = folder.resolve(), runs_folder().resolve()
-    return real.relative_to(root).as_posix() if real.is_relative_to(root) else str(folder)
-
-
-def _read(path: Path) -> str:
-    return path.read_bytes()[:MOST_BYTES].decode(errors="replace")
-
-
-def _draw_facts(base: dict[str, Any]) -> None:
-    told = [f"model {base.get('model', 'mini')}", f"method {base.get('method', 'sara')}",
-            f"{base.get('max_train_steps', 500)} steps a run"]  # fmt: skip
-    told += [f"pictures of {Path(str(one.get('folder', ''))).name}" for one in base["data"] if isinstance(one, dict)]
-    st.caption(plain(", ".join(map(str, told))))
+def _held_out(base: dict[str, Any]) -> None:
     if not base.get("validation_share"):
-        st.warning("The runs keep no pictures out: a search needs 40 held-out ones, so set validation_share.",
-                   icon=":material/info:")  # fmt: skip
+        st.warning(
+            "The runs keep no pictures out: a search needs 40 held-out ones, so set validation_share.",
+            icon=":material/info:",
+        )
 
 
 # --- the search ---------------------------------------------------------------------------------------------------
@@ -305,6 +244,9 @@ def _draw_go(
 def _start(page: str, base: dict[str, Any], text: str, values: dict[str, Any]) -> Job:
     with st.spinner("Checking the settings of the runs"):
         check_run(base)
+    storage = str(values.get("storage") or "")
+    if storage.startswith("sqlite:///"):
+        typed_path(storage.removeprefix("sqlite:///"), what="storage")
     folder = shell.queue().new_folder()
     file = folder / "search.toml"
     file.write_text(text, encoding="utf-8")

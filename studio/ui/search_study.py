@@ -15,6 +15,7 @@ from studio.studies import LEDGER, Place, setup_of
 from studio.study_view import NO_LIMIT, StudyView, left_of, point_of, view_of
 from studio.ui import shell
 from studio.ui.search_charts import CLICK, front_chart, mask_chart, won_chart
+from studio.ui.serve import typed_path
 from studio.ui.text import plain
 from training.finetune.searching.settings import SearchSettings
 
@@ -238,6 +239,7 @@ def _draw_train(page: str, view: StudyView, row: Row) -> None:
 
 
 def _train(view: StudyView, row: Row, data: str, pictures: int | None) -> None:
+    data = str(typed_path(data, what="new pictures")) if data else ""
     folder = shell.queue().new_folder()
     with st.spinner("Writing the run"):
         file = write_best(view.place, row.name, folder / "train.toml", data=data, pictures=pictures)

@@ -6,11 +6,12 @@ from typing import Final
 import streamlit as st
 
 from studio.jobs import Job, runs_folder
-from studio.places import inside, roots
+from studio.places import roots
 from studio.studies import Place, find_places, is_search, jobs_of
 from studio.ui import shell
 from studio.ui.search_start import draw_start
 from studio.ui.search_study import draw_study
+from studio.ui.serve import typed_path
 from studio.ui.text import plain
 
 PAGE: Final = "search"
@@ -22,7 +23,10 @@ _ELSEWHERE: Final = "Another folder"
 def draw() -> None:
     """Draws the page."""
     st.title("Search")
-    shell.take_over(PAGE)
+    if folder := shell.take_over(PAGE).get("study"):
+        st.query_params["study"] = _address(Path(str(folder)))
+        st.session_state.pop(f"{PAGE}.place", None)
+        st.session_state[f"{PAGE}.view"] = STUDIES
     jobs = [job for job in shell.queue().jobs(kinds=["search"], limit=1000) if is_search(job)]
     places = shell.told(find_places, roots(), jobs) or []
     view = _choose_view(bool(places))
@@ -92,7 +96,7 @@ def _choose_place(places: list[Place], jobs: list[Job]) -> Place | None:
     if not folder.strip():
         st.caption("Name the folder of a study.")
         return None
-    found = shell.told(inside, Path(folder.strip()), "the study")
+    found = shell.told(typed_path, folder, what="the study")
     return None if found is None else Place(folder=found)
 
 
