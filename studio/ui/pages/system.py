@@ -114,11 +114,19 @@ def _draw_report(report: Report) -> None:
     rows = [check for check in report.checks if check not in missing]
     if rows:
         st.dataframe(
-            {"": ["✓" if check["ok"] else "–" for check in rows], "what": [check["name"] for check in rows],
-             "found": [check["found"] for check in rows], "to add it": [check["fix"] for check in rows]},
-            hide_index=True, height="content",
-            column_config={"": st.column_config.TextColumn(width=30), "found": st.column_config.TextColumn(width="large")},
-        )  # fmt: skip
+            {
+                "": ["✓" if check["ok"] else "–" for check in rows],
+                "what": [check["name"] for check in rows],
+                "found": [check["found"] for check in rows],
+                "to add it": [check["fix"] for check in rows],
+            },
+            hide_index=True,
+            height="content",
+            column_config={
+                "": st.column_config.TextColumn(width=30),
+                "found": st.column_config.TextColumn(width="large"),
+            },
+        )
         st.caption("✓ is here, – is not here and only adds something.")
 
 
