@@ -114,19 +114,12 @@ def _draw_report(report: Report) -> None:
     rows = [check for check in report.checks if check not in missing]
     if rows:
         st.dataframe(
-            {
-                "": ["✓" if check["ok"] else "–" for check in rows],
-                "what": [check["name"] for check in rows],
-                "found": [check["found"] for check in rows],
-                "to add it": [check["fix"] for check in rows],
-            },
-            hide_index=True,
-            height="content",
-            column_config={
-                "": st.column_config.TextColumn(width=30),
-                "found": st.column_config.TextColumn(width="large"),
-            },
-        )
+            {"": ["✓" if check["ok"] else "–" for check in rows], "what": [check["name"] for check in rows],
+             "found": [check["found"] for check in rows], "to add it": [check["fix"] for check in rows]},
+            hide_index=True, height="content",
+            column_config={"": st.column_config.TextColumn(width=30),
+                           "found": st.column_config.TextColumn(width="large")},
+        )  # fmt: skip
         st.caption("✓ is here, – is not here and only adds something.")
 
 
@@ -185,7 +178,7 @@ def _draw_start(found: list[Watched]) -> None:
     taken = {one.worker.device for one in found if one.worker.is_alive and one.is_here}
     started = st.session_state.get(f"{PAGE}.started", 0.0)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        device = st.selectbox("Device", devices, index=len(devices) > 1, key=f"{PAGE}.device", width=160)
+        device = st.selectbox("Device", devices, index=1 if len(devices) > 1 else 0, key=f"{PAGE}.device", width=160)
         coming = time.time() - started < 5 and device not in taken
         if st.button("Start a worker", key=f"{PAGE}.start", icon=":material/play_arrow:",
                      disabled=device in taken or coming):  # fmt: skip
