@@ -156,7 +156,10 @@ def test_a_heartbeat_keeps_a_lease_and_gives_it_back_but_not_anothers(ledger):
     take(ledger, mine)
     with heartbeat(ledger.leases, 0, mine, every_s=0.02):
         time.sleep(0.3)
-        assert not is_free(ledger.leases, 0, expiry_s=0.25)
+        # one that is not beaten stays free from now on; a beat may come late where the machine is busy
+        end = time.monotonic() + 20
+        while is_free(ledger.leases, 0, expiry_s=0.25):
+            assert time.monotonic() < end
         take(ledger, other)
     assert ledger.leases.owner(0)[0] == other
 
