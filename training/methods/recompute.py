@@ -12,15 +12,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+_BLOCK: Final = 1 << 17
+"""Numbers of a norm's output that are made at a time."""
+
+
 def _layer_norm(node: Any) -> Tensor:
-    x, mean, rstd = node._saved_input, node._saved_result1, node._saved_result2
-    # in place: four passes over one float32 copy
-    made = x.to(torch.float32, copy=True).sub_(mean.float()).mul_(rstd.float())
-    if node._saved_weight is not None:
-        made.mul_(node._saved_weight.float())
-    if node._saved_bias is not None:
-        made.add_(node._saved_bias.float())
-    return made.to(x.dtype)
+    x = node._saved_input
+    width = x.shape[-len(node._saved_normalized_shape) :].numel()
+    rows = x.reshape(-1, width)
+    mean, rstd = (t.reshape(-1, 1).float() for t in (node._saved_result1, node._saved_result2))
+    weight, bias = (None if t is None else t.reshape(-1).float() for t in (node._saved_weight, node._saved_bias))
+    made = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    # a few rows at a time, in place: the float32 copy stays in the cache
+    step = max(1, _BLOCK // width)
+    for first in range(0, len(rows), step):
+        cut = slice(first, first + step)
+        part = rows[cut].to(torch.float32, copy=True).sub_(mean[cut]).mul_(rstd[cut])
+        if weight is not None:
+            part.mul_(weight)
+        if bias is not None:
+            part.add_(bias)
+        made[cut] = part
+    return made.view(x.shape)
 
 
 _RECIPES: Final[dict[str, Callable[[Any], Tensor]]] = {
