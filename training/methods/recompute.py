@@ -5,6 +5,7 @@ autograd keeps what went into that for its own gradient, and making the input ag
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -44,8 +45,19 @@ _RECIPES: Final[dict[str, Callable[[Any], Tensor]]] = {
 """By the name of the autograd node that made the input."""
 
 
+@dataclass(eq=False)
+class _Shared:
+    """One node's output for all layers that read it (queries, keys and values do): gone after the last.
+
+    It must not know the node, in whose metadata it lies: nothing would ever free such a circle.
+    """
+
+    waiting: int = 0
+    made: Tensor | None = None
+
+
 def recompute_of(x: Tensor) -> Callable[[], Tensor] | None:
-    """What makes `x` again during the backward pass; None where it has to be kept.
+    """What makes `x` again during the backward pass, to be called once; None where it has to be kept.
 
     The same bits come out of an activation; a LayerNorm's may differ in the last one.
     """
@@ -58,9 +70,16 @@ def recompute_of(x: Tensor) -> Callable[[], Tensor] | None:
     if recipe is None:
         return None
     dtype = x.dtype
+    shared: _Shared = node.metadata.setdefault("made again", _Shared())
+    shared.waiting += 1
 
     def again() -> Tensor:
-        with torch.no_grad():
-            return recipe(node).to(dtype)
+        made = shared.made
+        if made is None:
+            with torch.no_grad():
+                made = recipe(node)
+        shared.waiting -= 1
+        shared.made = made if shared.waiting > 0 else None
+        return made.to(dtype)
 
     return again
