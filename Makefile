@@ -45,7 +45,7 @@ demo: install
 	@echo "contact sheet      out/demo.png"
 
 test: install-dev
-	$(BIN)/python -m pytest
+	scripts/test
 
 check: install-dev
 	scripts/check

@@ -1,11 +1,10 @@
 """Parts of a diffusers pipeline's folder, one at a time: finding the network, loading it, loading little else."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import diffusers
 import diffusers.utils.logging
@@ -13,34 +12,8 @@ import torch
 from torch import nn
 
 import models.pipeline  # noqa: F401  (makes our pipeline known to diffusers)
-from models.loading import check_folder
+from models.loading import check_folder, read_index
 from models.quiet import quiet_loading
-
-NETWORKS: Final = ("transformer", "transformer_2", "unet", "prior", "controlnet")
-"""What pipelines call the part that denoises; others follow in the order of the index."""
-_OURS: Final = ("models.", "pose.")
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    path = folder / "model_index.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} is no pipeline: it has no model_index.json; name a folder in diffusers layout")
-    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return index
-
-
-def component_names(folder: Path) -> list[str]:
-    """Names of the parts that diffusers or this project load and that have weights, those that denoise first."""
-    found = [
-        name
-        for name, kind in _index(folder).items()
-        if isinstance(kind, list) and _known(str(kind[0])) and any((folder / name).glob("*.safetensors"))
-    ]
-    return sorted(found, key=lambda name: (name not in NETWORKS, NETWORKS.index(name) if name in NETWORKS else 0))
-
-
-def _known(library: str) -> bool:
-    return library == "diffusers" or library.startswith(_OURS)
 
 
 def load_component(folder: Path, name: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -49,7 +22,7 @@ def load_component(folder: Path, name: str, *, dtype: torch.dtype = torch.float3
     Raises:
         ValueError: it is missing or damaged.
     """
-    library, kind = _index(folder)[name]
+    library, kind = read_index(folder)[name]
     try:
         with quiet_loading():
             part: nn.Module = getattr(import_module(library), kind).from_pretrained(
@@ -66,7 +39,7 @@ def load_pipeline_around(folder: Path, network: nn.Module, name: str) -> Any:
     It cannot make pictures, but it reads LoRA files as the whole one does.
     """
     check_folder(folder, pipeline=None)
-    index = _index(folder)
+    index = read_index(folder)
     kind: Any = getattr(diffusers, index["_class_name"])  # ours is there as well, see `models.pipeline`
     parts: dict[str, Any] = {
         part: None

@@ -14,6 +14,9 @@ _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _REMEDY: Final = "copy, convert or download it again"
 _WANTED: Final = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """What is taken from the hub: never pickles."""
+NETWORKS: Final = ("transformer", "transformer_2", "unet", "prior", "controlnet")
+"""What pipelines call the part that denoises; others follow in the order of the index."""
+_OURS: Final = ("models.", "pose.")
 
 
 def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] | None = None) -> Path:
@@ -35,6 +38,49 @@ def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] 
     if not isinstance(name_or_path, str) or not _HUB_ID.match(name):
         raise ValueError(f"there is no model {name!r}; give 'mini', a folder in diffusers layout, or a hub id")
     return _from_hub(name, announce)
+
+
+def folder_here(name_or_path: str | Path) -> Path | None:
+    """The folder of a model that is on this machine already; None where it is not, and nothing is downloaded."""
+    name = str(name_or_path)
+    if name == "mini" or Path(name).is_dir():
+        return resolve_folder(name)
+    if not _HUB_ID.match(name):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads a pipeline's model_index.json: its class, and library and class of every part.
+
+    Raises:
+        ValueError: the folder is no pipeline.
+    """
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no pipeline: it has no model_index.json; name a folder in diffusers layout")
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return index
+
+
+def component_names(folder: Path) -> list[str]:
+    """Names of the parts that diffusers or this project load and that have weights, those that denoise first."""
+    found = [
+        name
+        for name, kind in read_index(folder).items()
+        if isinstance(kind, list) and _known(str(kind[0])) and any((folder / name).glob("*.safetensors"))
+    ]
+    return sorted(found, key=lambda name: (name not in NETWORKS, NETWORKS.index(name) if name in NETWORKS else 0))
+
+
+def _known(library: str) -> bool:
+    return library == "diffusers" or library.startswith(_OURS)
 
 
 def check_folder(folder: Path, *, pipeline: str | None = _PIPELINE) -> None:

@@ -10,6 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded, and for the processes that tests start: sums must not depend on the machine's cores, and two
+# workers with two threads each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 
@@ -155,7 +160,8 @@ def adapt(tmp_path):
     """Makes an adapter file for a pipeline's network, with random changes in the place of trained ones."""
 
     def make(folder, method="paca", words=(), name="adapter", dtype="fp32", size=0.02, seed=1, **options):
-        from models.components import component_names, load_component
+        from models.components import load_component
+        from models.loading import component_names
         from training.methods import METHODS, find_scope
         from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
 

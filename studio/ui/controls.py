@@ -19,6 +19,9 @@ _LONG: Final = 200
 _EXACT: Final = 2.0**53 - 1
 """The largest whole number that a browser counts exactly."""
 
+_ALMOST: Final = 1e-9
+"""How near a number may come to a bound that is not itself allowed: learning rates are small."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
@@ -62,7 +65,7 @@ def control_of(model: type[BaseModel], name: str, *, label: str | None = None) -
     if bare is int:
         return Control(kind="whole", **shared, **_bounds(marks, 1))
     if bare is float:
-        return Control(kind="number", **shared, **_bounds(marks, _step(default)), format=_format(default))
+        return Control(kind="number", **shared, **_bounds(marks, _step(default), _ALMOST), format=_format(default))
     if bare in (str, Path):
         longest = next((mark.max_length for mark in marks if isinstance(mark, MaxLen)), None)
         kind: Kind = "text" if (longest or 0) > _LONG else "line"
@@ -89,7 +92,8 @@ def _bare(info: FieldInfo) -> tuple[Any, bool, list[Any]]:
             return kind, optional, found
 
 
-def _bounds(marks: list[Any], step: float) -> dict[str, Any]:
+def _bounds(marks: list[Any], step: float, least: float | None = None) -> dict[str, Any]:
+    """Low, high and step; `least` is how near a number may come to a bound that is not itself allowed."""
     step = next((float(str(mark.multiple_of)) for mark in marks if isinstance(mark, MultipleOf)), step)
     low: float | None = None
     high: float | None = None
@@ -97,11 +101,11 @@ def _bounds(marks: list[Any], step: float) -> dict[str, Any]:
         if isinstance(mark, Ge):
             low = float(str(mark.ge))
         elif isinstance(mark, Gt):
-            low = float(str(mark.gt)) + step
+            low = float(str(mark.gt)) + (least or step)
         elif isinstance(mark, Le):
             high = float(str(mark.le))
         elif isinstance(mark, Lt):
-            high = float(str(mark.lt)) - step
+            high = float(str(mark.lt)) - (least or step)
     if high is not None and high > _EXACT:
         high = _EXACT
     if low is not None and step > 1:

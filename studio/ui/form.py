@@ -1,6 +1,7 @@
 """Draws the fields of configs as widgets. What a person types is kept when the page is left and found again."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import streamlit as st
@@ -22,6 +23,7 @@ def field(
     default: Any = None,
     disabled: bool = False,
     help: str | None = None,
+    step: float | None = None,
 ) -> Any:
     """Draws one field and gives its value; None where nothing is chosen.
 
@@ -29,8 +31,11 @@ def field(
         page: the widget's key is "PAGE.NAME", so pages do not disturb each other.
         default: what it begins with; by default the field's own.
         help: instead of the field's.
+        step: of the buttons beside a number, where that of the default is too coarse.
     """
     control = control_of(model, name, label=label)
+    if step is not None:
+        control = replace(control, step=step)
     key = f"{page}.{name}"
     if key not in st.session_state:
         # the state is the one source of a widget's value, also for a page that hands values over

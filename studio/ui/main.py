@@ -55,7 +55,3 @@ def main() -> None:
         st.error(str(error))
         st.stop()
     chosen.run()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ def opened(folder, **options):
     import diffusers
 
     import models.pipeline  # noqa: F401
-    from models.components import component_names
+    from models.loading import component_names
 
     name = component_names(folder)[0]
     index = diffusers.DiffusionPipeline.load_config(str(folder))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from models.components import NETWORKS, component_names, load_component
-from models.loading import resolve_folder
+from models.components import load_component
+from models.loading import NETWORKS, component_names, resolve_folder
 from training.methods.adapter import Adapter, AdapterError, files_hash, weights_hash
 from training.methods.changes import Change, changes_of
 

@@ -1,4 +1,4 @@
-"""`studio data check` and `studio data preview`."""
+"""`studio data check`, `studio data preview` and `studio data unpack`."""
 
 import tempfile
 from collections import Counter
@@ -53,6 +53,39 @@ class PreviewRequest(DataRequest):
     """How many samples are drawn: the first ones that a run would see."""
     output: Path | None = None
     """The PNG to write; by default NAME-preview.png here."""
+
+
+class UnpackRequest(Request):
+    """Unpacks a zip of pictures, videos and captions into a data folder; files that cannot be read are set apart."""
+
+    archive: Annotated[Path, Positional()]
+    """The zip file."""
+    into: Path
+    """The folder that gets a folder for it. The same zip is unpacked once."""
+    name: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    """What the data set is called; by default as the zip file."""
+    max_mb: Annotated[int, Field(ge=1, le=100_000), Unit("MB")] | None = None
+    """The largest zip file. By default that of uploads."""
+
+
+def run_unpack(request: UnpackRequest, console: Console) -> Result:
+    """Unpacks, and says what was left out."""
+    from studio.uploads import Limits, keep_data_set
+
+    if not request.archive.is_file():
+        raise RequestError(f"ARCHIVE {request.archive}: no such file")
+    limits = Limits() if request.max_mb is None else Limits(zip_mb=request.max_mb)
+
+    def told(share: float) -> None:
+        console.progress(Progress(stage="unpacking", done=round(share * 100), total=100, unit="%"))
+
+    with request.archive.open("rb") as file:
+        kept = keep_data_set(request.name or request.archive.name, file, request.into, limits=limits, tell=told)
+    for what, rows in (("left out", kept.left_out), ("in quarantine", kept.quarantined)):
+        for row in rows:
+            console.note(f"{what}: {row.name}: {row.why}")
+    console.say(f"{kept.folder}: {kept.pictures} pictures and {kept.videos} videos")
+    return kept.model_dump(mode="json")
 
 
 def run_check(request: CheckRequest, console: Console) -> Result:
@@ -201,4 +234,5 @@ def _sum_up(checked: "Checked", console: Console) -> None:
 VERBS = (
     Verb("data check", CheckRequest, run_check),
     Verb("data preview", PreviewRequest, run_preview),
+    Verb("data unpack", UnpackRequest, run_unpack),
 )

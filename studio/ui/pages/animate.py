@@ -112,7 +112,7 @@ def _start(values: dict[str, Any], seeds: int) -> None:
     st.rerun()
 
 
-# --- before the render ------------------------------------------------------------------------------------------
+# --- before the render -------------------------------------------------------------------------------------------
 
 
 def _look_ahead(picture: str | None, driving: str | None, person: int | None) -> Preflight | None:
@@ -185,7 +185,7 @@ def _draw_estimate(values: dict[str, Any], found: Preflight | None, seeds: int) 
         st.caption(f"About {guess[0]:.0f} s and {guess[1] / 2**30:.1f} GiB, from what was made before with this model.")
 
 
-# --- after it -----------------------------------------------------------------------------------------------------
+# --- after it ----------------------------------------------------------------------------------------------------
 
 
 def _draw_result(job: Job | None) -> None:
