@@ -92,7 +92,7 @@ def plot(studies: dict[tuple[str, ...], Study], sizes: list[int], path: Path) ->
                 style = "-" if seed == "0" else "--"
                 axes.step(*zip(*points, strict=True), style, where="post", color=colour, marker="o", label=label)
         axes.axhline(0.05, color="0.5", linestyle=":", linewidth=1)
-        axes.set(xlim=(0, 1.0), ylim=(-0.01, 0.5), title=f"{size} X-rays (second data seed dashed)")
+        axes.set(xlim=(0, 1.0), ylim=(-0.005, 0.2), title=f"{size} X-rays (second data seed dashed)")
         axes.set(xlabel="kernel distance to held-out pictures, latents", ylabel="copy rate (dotted: without copying)")
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)

@@ -43,6 +43,7 @@ def animate(
     driving_fps: float | None = None,
     audio: bool = False,
     preview: bool = False,
+    live: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -68,7 +69,7 @@ def animate(
         "prompt_noise": prompt_noise, "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
         "guidance_before": guidance_before, "scheduler": scheduler, "align": align, "adjust": adjust,
         "reference_pose": reference_pose, "detector": detector, "person": person, "driving_fps": driving_fps,
-        "audio": audio, "preview": preview, "seed": seed, "device": device, "dtype": dtype,
+        "audio": audio, "preview": preview, "live": live, "seed": seed, "device": device, "dtype": dtype,
         "offload": offload, "output": output,
     }  # fmt: skip
     request = make_request(AnimateRequest, values)
@@ -98,6 +99,7 @@ def background(
     guidance_before: float = 1.0,
     scheduler: Literal["euler", "unipc"] | None = None,
     preview: bool = False,
+    live: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -117,8 +119,8 @@ def background(
         "num_frames": num_frames, "height": height, "width": width, "fit": fit, "fps": fps,
         "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "prompt_noise": prompt_noise,
         "prompt_random_words": prompt_random_words, "guidance_start": guidance_start,
-        "guidance_before": guidance_before, "scheduler": scheduler, "preview": preview, "seed": seed, "device": device,
-        "dtype": dtype, "offload": offload, "output": output,
+        "guidance_before": guidance_before, "scheduler": scheduler, "preview": preview, "live": live, "seed": seed,
+        "device": device, "dtype": dtype, "offload": offload, "output": output,
     }  # fmt: skip
     request = make_request(BackgroundRequest, values)
     animation = run_background(request, pipeline=pipeline, on_progress=on_progress, on_note=on_note)

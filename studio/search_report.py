@@ -4,7 +4,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,17 +79,29 @@ def by_name(study: "Study", name: str) -> "Result":
 
 def rows_of(study: "Study", finals: Finals) -> list[Row]:
     """The front, by quality."""
-    sites = study.header.space.sites
-    return [
-        Row(
-            name=name_of(result), trial=result.trial.number, step=result.point.step,
-            sites=tuple(site for site, bit in zip(sites, result.candidate.mask, strict=True) if bit),
-            values=dict(result.candidate.values), trained=int(result.point.metrics.get("trained-numbers", 0)),
-            quality=result.point.quality, copying=result.point.copying, metrics=dict(result.point.metrics),
-            adapter=result.point.path, final=finals.get(name_of(result)),
-        )
-        for result in study.front()
-    ]  # fmt: skip
+    return [row_of(study, result, finals) for result in study.front()]
+
+
+def row_of(study: "Study", result: "Result", finals: Finals) -> Row:
+    """All that is known of a point, also of one that is not on the front."""
+    point, name = result.point, name_of(result)
+    return Row(
+        name=name, trial=result.trial.number, step=point.step,
+        sites=tuple(s for s, bit in zip(study.header.space.sites, result.candidate.mask, strict=True) if bit),
+        values=dict(result.candidate.values), trained=int(point.metrics.get("trained-numbers", 0)),
+        quality=point.quality, copying=point.copying, metrics=dict(point.metrics), adapter=point.path,
+        final=finals.get(name),
+    )  # fmt: skip
+
+
+def judged(finals: Finals) -> "Callable[[Result], tuple[float, float]]":
+    """What a point is chosen by: what the final choice measured where it did, for a winner was lucky as well."""
+
+    def objectives(result: "Result") -> tuple[float, float]:
+        final = finals.get(name_of(result))
+        return result.objectives if final is None else (final["quality"], final["copying"])
+
+    return objectives
 
 
 def choose(study: "Study", finals: Finals, *, limit: float | None = None, name: str | None = None) -> "Result | None":
@@ -107,11 +119,7 @@ def choose(study: "Study", finals: Finals, *, limit: float | None = None, name: 
     if name is not None:
         return by_name(study, name)
 
-    def objectives(result: "Result") -> tuple[float, float]:
-        final = finals.get(name_of(result))
-        return result.objectives if final is None else (final["quality"], final["copying"])
-
-    found = study.front()
+    found, objectives = study.front(), judged(finals)
     limit = study.header.limit if limit is None else limit
     if limit is not None:
         return pareto.best_within(found, objectives, limit)

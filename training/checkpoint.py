@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.disk import write_text
 from training.hashing import file_sha256
 
 LATEST = "latest"
@@ -29,16 +30,6 @@ class CheckpointError(ValueError):
 
 class SaveError(RuntimeError):
     """A checkpoint could not be written: the disk is full, or not there any more."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file beside its place and moves it in."""
-    staged = path.with_name(f".{path.name}.tmp")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
 
 
 def save_checkpoint(

@@ -1,12 +1,23 @@
-"""A disk that takes no more, whoever wrote to it."""
+"""Small files that are there whole or not at all, and a disk that takes no more, whoever wrote to it."""
 
 import errno
 import os
 import re
+from pathlib import Path
 
 from safetensors import SafetensorError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file beside its place and moves it in."""
+    staged = path.with_name(f".{path.name}.tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
 
 
 def full_disk(error: BaseException) -> str | None:

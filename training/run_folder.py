@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from safetensors import SafetensorError
 
-from training.checkpoint import CheckpointError, SaveError, latest_checkpoint, write_text
-from training.disk import full_disk
+from training.checkpoint import CheckpointError, SaveError, latest_checkpoint
+from training.disk import full_disk, write_text
 from training.events import Event, Note, Saved
 from training.toml import dump_toml
 from training.trackers import TrackerName, open_trackers

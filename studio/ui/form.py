@@ -105,7 +105,7 @@ def _read(control: Control, shown: Any) -> Any:
 
 
 def fields(
-    model: type[BaseModel], names: Iterable[str], *, page: str, columns: int = 1, **defaults: Any
+    model: type[BaseModel], names: Iterable[str], /, *, page: str, columns: int = 1, **defaults: Any
 ) -> dict[str, Any]:
     """Draws several fields, in so many columns; their values by name."""
     places = st.columns(columns) if columns > 1 else None

@@ -12,7 +12,7 @@ from pose.skeleton import BONES, COLOURS, JOINTS
 _HTML: Final = '<div class="stage"></div>'
 _CSS: Final = """
 .stage { display: flex; justify-content: center; line-height: 0; max-width: 100%; }
-.stage svg { display: block; max-width: 100%; border-radius: 8px; touch-action: none; user-select: none; }
+.stage svg { display: block; max-width: 100%; height: auto; border-radius: 8px; touch-action: none; user-select: none; }
 .joint { cursor: grab; stroke: #000; stroke-opacity: 0.55; }
 .joint:focus, .joint:hover { stroke: #fff; stroke-opacity: 1; outline: none; }
 .joint.held { cursor: grabbing; }
@@ -78,9 +78,9 @@ export default function (component) {
     };
     dot.onpointermove = (event) => {
       if (!dot.classList.contains('held')) { return; }
-      const box = svg.getBoundingClientRect();
+      const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       moved = true;
-      put((event.clientX - box.left) * wide / box.width, (event.clientY - box.top) * high / box.height);
+      put(place.x, place.y);
     };
     dot.onpointerup = () => {
       if (!dot.classList.contains('held')) { return; }

@@ -22,7 +22,7 @@ from studio.errors import RequestError
 from studio.roots import declared_roots, inside_roots
 from studio.settings import Settings, studio_settings
 
-PAGES: Final = Path(__file__).with_name("main.py")
+PAGES: Final = Path(__file__).parents[1] / "pages_script.py"
 EXPOSED: Final = (
     "The studio would be open to everyone who can reach this machine: it was started on {address} without its door. "
     "Start it with `studio app --host {address}`, which asks for a token."
@@ -128,7 +128,7 @@ def serve(
 def why_exposed() -> str:
     """Says why no page may be drawn: a server without the door that others can reach. "" when all is well.
 
-    `streamlit run studio/ui/main.py --server.address 0.0.0.0` would be one. Tests draw pages without a server.
+    `streamlit run studio/pages_script.py --server.address 0.0.0.0` would be one. Tests draw pages without a server.
     """
     address = config.get_option("server.address")
     if not runtime.exists() or Door.standing or is_loopback(address):

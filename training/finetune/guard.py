@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.loading import resolve_folder
 from pose.media import to_uint8
-from training.checkpoint import write_text
+from training.disk import write_text
 from training.events import Guarded, Note
 from training.finetune.config import FinetuneConfig, GuardOptions
 from training.finetune.data import Sample, View

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.checkpoint import latest_checkpoint, load_checkpoint, write_text
+from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.disk import write_text
 from training.events import Evaluated, Event, Finished, Guarded, Note, Sampled
 from training.finetune.cache import CacheError
 from training.finetune.config import FinetuneConfig

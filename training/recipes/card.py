@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from training.checkpoint import write_text
+from training.disk import write_text
 
 _HEAD: Final = """---
 license: apache-2.0

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
-from training.checkpoint import CheckpointError, latest_checkpoint, write_text
+from training.checkpoint import CheckpointError, latest_checkpoint
+from training.disk import write_text
 from training.events import Event, Finished
 from training.going import OnBatch
 from training.loop import load_average, train

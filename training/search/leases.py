@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from training.checkpoint import write_text
+from training.disk import write_text
 from training.owners import Owner
 
 

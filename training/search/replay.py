@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-import torch
-
 from training.search.entries import (
     Asked,
     Budget,
@@ -152,6 +150,8 @@ class Replay:
 
 
 def _fresh(space: Space, known: dict[str, int], *, seed: int) -> Candidate | None:
+    import torch  # not where a study is only read: it takes seconds to load
+
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_DRAWS):
         candidate = space.random(generator)

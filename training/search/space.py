@@ -4,8 +4,10 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch  # where a study is only read nothing is drawn, and torch takes seconds to load
 
 Value = float | int | str
 
@@ -74,13 +76,17 @@ class Space:
         if not self.sites and not self.numbers:
             raise ValueError("the space is empty: there is nothing to choose")
 
-    def random_mask(self, ones: int, generator: torch.Generator) -> tuple[bool, ...]:
+    def random_mask(self, ones: int, generator: "torch.Generator") -> tuple[bool, ...]:
         """A mask with so many sites on."""
+        import torch
+
         order = torch.randperm(len(self.sites), generator=generator)[:ones].tolist()
         return tuple(k in order for k in range(len(self.sites)))
 
-    def random(self, generator: torch.Generator) -> Candidate:
+    def random(self, generator: "torch.Generator") -> Candidate:
         """A candidate of which every bit and number is drawn evenly."""
+        import torch
+
         mask = torch.randint(2, (len(self.sites),), generator=generator).bool().tolist()
         values = {name: kind.at(float(torch.rand((), generator=generator))) for name, kind in self.numbers.items()}
         return Candidate(mask=tuple(mask), values=values)

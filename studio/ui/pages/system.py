@@ -64,15 +64,15 @@ def _draw_machine() -> None:
     room = room_of(root)
     cards = _gpus()
     columns = st.columns(4)
-    columns[0].metric("Processor", f"{room.cores} cores", border=True)
+    columns[0].metric("Processor", f"{room.cores} cores", border=True, height="stretch")
     columns[1].metric("Memory free", size_text(room.memory_free), f"of {size_text(room.memory_total)}",
-                      delta_color="off", delta_arrow="off", border=True)  # fmt: skip
+                      delta_color="off", delta_arrow="off", border=True, height="stretch")  # fmt: skip
     columns[2].metric("Disk free", size_text(room.disk_free), f"of {size_text(room.disk_total)}", delta_color="off",
-                      delta_arrow="off", border=True)  # fmt: skip
+                      delta_arrow="off", border=True, height="stretch")  # fmt: skip
     first = cards[0] if cards else None
     columns[3].metric("GPU", first.name if first else "none", f"{len(cards)} in all" if len(cards) > 1 else
-                      size_text(first.total_bytes) if first else "the CPU works, more slowly", delta_color="off",
-                      delta_arrow="off", border=True)  # fmt: skip
+                      size_text(first.total_bytes) if first else "CPU only", delta_color="off",
+                      delta_arrow="off", border=True, height="stretch")  # fmt: skip
     for card in cards:
         st.progress(min(1.0, card.used_bytes / max(1, card.total_bytes)),
                     text=f"cuda:{card.index} {plain(card.name)}: {size_text(card.used_bytes)} of "
@@ -117,7 +117,8 @@ def _draw_report(report: Report) -> None:
             {"": ["✓" if check["ok"] else "–" for check in rows], "what": [check["name"] for check in rows],
              "found": [check["found"] for check in rows], "to add it": [check["fix"] for check in rows]},
             hide_index=True, height="content",
-            column_config={"": st.column_config.TextColumn(width=30), "found": st.column_config.TextColumn(width="large")},
+            column_config={"": st.column_config.TextColumn(width=30),
+                           "found": st.column_config.TextColumn(width="large")},
         )  # fmt: skip
         st.caption("✓ is here, – is not here and only adds something.")
 
@@ -177,7 +178,7 @@ def _draw_start(found: list[Watched]) -> None:
     taken = {one.worker.device for one in found if one.worker.is_alive and one.is_here}
     started = st.session_state.get(f"{PAGE}.started", 0.0)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        device = st.selectbox("Device", devices, index=len(devices) > 1, key=f"{PAGE}.device", width=160)
+        device = st.selectbox("Device", devices, index=1 if len(devices) > 1 else 0, key=f"{PAGE}.device", width=160)
         coming = time.time() - started < 5 and device not in taken
         if st.button("Start a worker", key=f"{PAGE}.start", icon=":material/play_arrow:",
                      disabled=device in taken or coming):  # fmt: skip

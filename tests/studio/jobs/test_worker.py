@@ -236,33 +236,6 @@ def test_a_worker_is_started_in_the_background_once_and_leaves_when_idle(queue, 
     until(lambda: queue.workers() == [])
 
 
-@pytest.mark.slow
-def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_worker, long_job, until):
-    import random
-
-    rng = random.Random(0)
-    jobs = [long_job(pictures=100) for _ in range(4)]
-    worker = start_worker()
-    kills = 0
-    while kills < 8:
-        time.sleep(rng.uniform(0.1, 1.5))
-        running = queue.jobs(("running",))
-        assert len(running) <= 1
-        if rng.random() < 0.7 or not running:
-            worker.kill()
-            worker.wait()
-            worker = start_worker()
-        elif queue.job(running[0].id).attempt < 2:
-            for process in _processes(queue, running[0]):
-                process.kill()
-        kills += 1
-    until(lambda: set(_states(queue).values()) == {"done"}, 120)
-    for job in jobs:
-        told = [text for _, text in queue.history(job.id)]
-        assert told.count("done") == 1
-        assert len([text for text in told if text.startswith("started")]) == queue.job(job.id).attempt
-
-
 def test_two_machines_on_one_database_share_the_jobs_and_take_over_from_each_other(shared_queue, long_job):
     """PostgreSQL: two workers of one queue, one of which is killed; no job is lost or runs twice."""
     import subprocess

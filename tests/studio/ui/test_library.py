@@ -16,8 +16,8 @@ def make_result(queue):
         for number in range(count):
             video = folder / f"video-{number}.mp4"
             video.write_bytes(b"not really a video")
-            asked = {"model": "mini", "reference": "juice-box", "driving": "wave", "prompt": prompt, "seed": seed + number,
-                     "output": str(video), **request}  # fmt: skip
+            asked = {"model": "mini", "reference": "juice-box", "driving": "wave", "prompt": prompt,
+                     "seed": seed + number, "output": str(video), **request}  # fmt: skip
             told = {"schema": "animatex-studio/animation", "request": asked,
                     "output": {"frames": 17, "width": 64, "height": 96, "fps": 12.0}}  # fmt: skip
             video.with_suffix(".json").write_text(json.dumps(told))

@@ -38,9 +38,9 @@ def test_a_healthy_machine_says_so(open_page, report):
 
 def test_what_is_missing_comes_first_with_the_command_that_mends_it(open_page, report):
     report({"name": "video codecs", "ok": False, "needed": True, "found": "no aac", "fix": "pip install av"},
-           {"name": "xformers", "ok": False, "needed": False, "found": "not installed", "fix": "pip install x"})  # fmt: skip
+           {"name": "xformers", "ok": False, "needed": False, "found": "absent", "fix": "pip install x"})  # fmt: skip
     app = open_page("system")
-    assert [error.value for error in app.error] == ["video codecs\\:\u2060 no aac"] or "no aac" in app.error[0].value
+    assert "no aac" in app.error[0].value
     assert app.code[0].value == "pip install av"
     assert not app.success
     assert list(app.dataframe[0].value["what"]) == ["xformers"]

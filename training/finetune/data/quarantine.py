@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from training.checkpoint import write_text
+from training.disk import write_text
 from training.finetune.data.folder import QUARANTINE, keypoints_of
 from training.finetune.data.problems import DataError, Problem
 

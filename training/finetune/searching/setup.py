@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import write_text
+from training.disk import write_text
 from training.finetune.config import FinetuneConfig
 from training.finetune.searching.settings import SearchSettings
 from training.finetune.searching.sites import Sites

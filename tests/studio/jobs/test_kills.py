@@ -1,0 +1,94 @@
+"""kill -9 of the app, of workers and of jobs at random moments: no job is lost, none runs twice, none hangs.
+
+STUDIO_KILLS=30 makes it as many as one likes; the suite makes a few.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+
+KILLS = int(os.environ.get("STUDIO_KILLS", "8"))
+JOBS = 4
+
+
+def _start_app(queue):
+    return subprocess.Popen(
+        [sys.executable, "-m", "studio", "app", "--port", "0", "--no-browser"], cwd=queue.root,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "STUDIO_RUNS": str(queue.root)},
+    )  # fmt: skip
+
+
+def _kill(process):
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+
+
+@pytest.mark.timeout(60 + 20 * KILLS)
+def test_kills_at_random_moments_lose_no_job_run_none_twice_and_leave_none_hanging(
+    queue, start_worker, long_job, until
+):
+    from studio.jobs.process import processes_of
+
+    rng = random.Random(os.environ.get("STUDIO_KILLS_SEED", "0"))
+    jobs = [long_job(pictures=60) for _ in range(JOBS)]
+    cancelled = None
+    app, worker = _start_app(queue), start_worker()
+    deaths = {"app": 0, "worker": 0, "job": 0}
+    for kill in range(KILLS):
+        time.sleep(rng.uniform(0.1, 2.0))
+        running = queue.jobs(("running",))
+        assert len(running) <= 1
+        if running:
+            alive = processes_of(running[0].token)
+            assert sum("studio" in process.cmdline() and "data" in process.cmdline() for process in _living(alive)) <= 1
+        what = rng.choice(["app", "worker", "job"])
+        if what == "app":
+            _kill(app)
+            app = _start_app(queue)
+        elif what == "job" and running:
+            for process in processes_of(running[0].token):
+                with suppress(Exception):
+                    process.kill()
+        else:
+            what = "worker"
+            _kill(worker)
+            worker = start_worker()
+        deaths[what] += 1
+        if kill == KILLS // 2 and cancelled is None:
+            # asked to end in the midst of it: it must not hang
+            cancelled = queue.cancel(queue.submit(["data", "check", str(queue.root)]).id)
+        for job in queue.jobs(("failed",)):
+            queue.retry(job.id)  # died three times, as it was told
+    print(f"{KILLS} kills: {deaths}")
+    _kill(app)
+
+    def all_ended():
+        for job in queue.jobs(("failed",)):
+            queue.retry(job.id)
+        return not queue.count(("queued", "running", "paused"))
+
+    until(all_ended, 240)
+    for job in jobs:
+        told = [text for _, text in queue.history(job.id)]
+        assert told.count("done") == 1, told
+        assert len([text for text in told if text.startswith("started")]) == queue.job(job.id).attempt
+    assert queue.job(cancelled.id).state == "cancelled"
+
+
+def _living(processes):
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.Error):
+            process.cmdline()
+            yield process
