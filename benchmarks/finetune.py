@@ -6,7 +6,10 @@
 
 One table a network: without and with gradient checkpointing, as ratios to the frozen floor (norm tuning, which does the
 whole backward pass and trains next to nothing) within the same run. Memory is that of all tensor storages, optimizer
-state included; a step is forward, backward and AdamW. Times are medians over rounds in which every method has its turn.
+state included; a step is forward, backward and AdamW. Times are medians over rounds in which every method has its turn;
+with one thread on a CPU they are the processor's time, which other work on the machine disturbs least.
+
+PEFT's SHiRA and Super-Tuning know linear layers only; the rows "linear layers" have the same scope and number.
 """
 
 import argparse
@@ -120,8 +123,8 @@ class MaskedTuner(Tuner):
     delta = load = set_scale = merge = unload = _none
 
 
-def ours(name: str, **options: Any) -> Callable[[nn.Module], Tuner]:
-    return lambda model: METHODS[name](**options).attach(model, Scope(), torch.Generator().manual_seed(0))
+def ours(name: str, scope: Scope = Scope(), **options: Any) -> Callable[[nn.Module], Tuner]:  # noqa: B008
+    return lambda model: METHODS[name](**options).attach(model, scope, torch.Generator().manual_seed(0))
 
 
 def theirs(config: Callable[[str], PeftConfig]) -> Callable[[nn.Module], Tuner]:
@@ -152,6 +155,12 @@ def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], T
     linear = [m for m in layers if isinstance(m, nn.Linear)]
     in_linear = sum(m.weight.numel() for m in linear)
     sides = sum(sum(m.weight.shape) for m in linear)
+    only_linear = Scope(tuple(n for n, m in model.named_modules() if isinstance(m, nn.Linear)))
+    outputs = sum(m.out_features for m in linear)
+    in_scope = {
+        "SaRA, linear layers": ours("sara", only_linear, budget=round(share * total)),
+        "PaCA, linear layers": ours("paca", only_linear, rank=max(1, round(share * total / outputs))),
+    }
     rank = max(1, round(share * total / rows_and_columns))
     shira = max(1, round(share * total / sides))
     return {
@@ -166,9 +175,17 @@ def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], T
         "Super-Tuning (PEFT)": theirs(
             lambda names: SupertuningConfig(sparsity=1 - share * total / in_linear, target_modules=names)
         ),
+        **({} if len(linear) == len(layers) else in_scope),
         "masked gradients": lambda model: MaskedTuner(model, share),
         "full": ours("full"),
     }
+
+
+def seconds_now(device: str) -> float:
+    """A clock: the processor's own where one thread does everything."""
+    if torch.device(device).type == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()
 
 
 def build(network: str, flags: argparse.Namespace, checkpointing: bool) -> nn.Module:
@@ -180,7 +197,7 @@ def build(network: str, flags: argparse.Namespace, checkpointing: bool) -> nn.Mo
     model = make[network]()
     if checkpointing:
         model.enable_gradient_checkpointing()
-    return model.to(flags.device, torch.bfloat16).train()
+    return model.to(flags.device, getattr(torch, flags.dtype)).train()
 
 
 def inputs(network: str, flags: argparse.Namespace) -> Tensor:
@@ -188,7 +205,8 @@ def inputs(network: str, flags: argparse.Namespace) -> Tensor:
         "transformer": (2, flags.tokens, flags.width), "unet": (4, 3, 64, 64),
         "sd15": (4, 4, 64, 64), "transformer-4b": (2, flags.tokens, 3072),
     }  # fmt: skip
-    return torch.randn(shapes[network], generator=torch.Generator().manual_seed(0)).to(flags.device, torch.bfloat16)
+    made = torch.randn(shapes[network], generator=torch.Generator().manual_seed(0))
+    return made.to(flags.device, getattr(torch, flags.dtype))
 
 
 class Trial:
@@ -254,11 +272,11 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
                 for _ in range(2):
                     if trial.x.is_cuda:
                         torch.cuda.synchronize()
-                    began = time.perf_counter()
+                    began = seconds_now(flags.device)
                     trial.step()
                     if trial.x.is_cuda:
                         torch.cuda.synchronize()
-                    seconds[name].append(time.perf_counter() - began)
+                    seconds[name].append(seconds_now(flags.device) - began)
                 del trial
                 gc.collect()
         for name in chosen:
@@ -266,7 +284,7 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
             found[name, ckpt] = (counts[name], peaks[name], middle)
     size = sum(p.numel() for p in build(network, flags, False).parameters())
     lines = [
-        f"{network}, {size / 1e6:.1f} M numbers, bf16, {flags.device}",
+        f"{network}, {size / 1e6:.1f} M numbers, {flags.dtype}, {flags.device}",
         "",
         "| method | trained | peak MiB | x floor | time x floor | checkpointed: peak MiB | x floor | time x floor |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -293,6 +311,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the weights")
     parser.add_argument("--rounds", type=int, default=3, help="of timing; 0 measures memory alone")
     parser.add_argument("--methods", nargs="+", default=[], help="parts of names; the first row is the floor")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

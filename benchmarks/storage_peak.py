@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,6 +26,10 @@ class StoragePeak(TorchDispatchMode):
         if tensor.is_sparse:
             self._see(tensor._indices())
             self._see(tensor._values())
+            return
+        if tensor.layout == torch.sparse_csr:
+            for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()):
+                self._see(part)
             return
         storage = tensor.untyped_storage()
         key = id(storage)

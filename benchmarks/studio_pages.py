@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LINK = '[data-testid="stSidebarNavLink"]'
 PAGES = ("animate", "background", "pose", "fine_tune", "search", "compare", "runs", "library", "system")
 
 
@@ -151,28 +152,28 @@ def drive(port: int, rounds: int) -> None:
             except Exception:
                 time.sleep(0.5)
         tab.wait_for_selector("h1", timeout=60_000)
-        links = {link.get_attribute("href").rstrip("/").rpartition("/")[2] or "animate": link
-                 for link in tab.query_selector_all('[data-testid="stSidebarNavLink"]')}  # fmt: skip
-        times: dict[str, list[float]] = {name: [] for name in links}
+        names = [link.inner_text().strip().splitlines()[-1] for link in tab.query_selector_all(LINK)]
+        times: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds + 1):
-            for name in links:
-                taken = open_page(tab, name, links)
+            for place, name in enumerate(names):
+                taken = open_page(tab, place, name)
                 if turn:  # the first round warms up
                     times[name].append(taken)
         for name, found in times.items():
-            print(f"page   {name:<11} warm median {statistics.median(found):.3f} s, worst {max(found):.3f} s")
+            print(f"page   {name:<11} warm {statistics.median(found):.3f} s, worst {max(found):.3f} s")
         browser.close()
 
 
-def open_page(tab, name: str, links) -> float:
-    href = "" if name == "animate" else name
+def open_page(tab, place: int, title: str) -> float:
+    link = tab.locator(LINK).nth(place)
     begun = time.perf_counter()
-    tab.click(f'[data-testid="stSidebarNavLink"][href$="/{href}"]')
-    # the script has ended, and what was left of the page before is gone
+    link.click()
+    # its title is there, the script has ended, and nothing is left of the page before
     tab.wait_for_function(
-        """() => document.querySelector('[data-testid="stApp"]').getAttribute('data-test-script-state') === 'notRunning'
+        """title => document.querySelector('h1')?.innerText.trim() === title
+        && document.querySelector('[data-testid="stApp"]').getAttribute('data-test-script-state') === 'notRunning'
         && !document.querySelector('[data-stale="true"]')""",
-        polling=10, timeout=60_000,
+        arg=title, polling=10, timeout=60_000,
     )  # fmt: skip
     taken = time.perf_counter() - begun
     time.sleep(0.3)

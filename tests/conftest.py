@@ -10,6 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded, and for the processes that tests start: sums must not depend on the machine's cores, and two
+# workers with two threads each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 

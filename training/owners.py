@@ -54,5 +54,6 @@ def _born(pid: int) -> str | None:
             pass
         return ""
     state, *rest = text[text.rindex(")") + 2 :].split()
-    # a zombie is dead, though its parent has not looked yet
-    return None if state in "ZX" else rest[18]
+    # a zombie is dead, though its parent has not looked yet; but not while other threads of it end: they hold its locks
+    threads, born = int(rest[16]), rest[18]
+    return None if state in "ZX" and threads < 2 else born

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -163,10 +163,9 @@ class Library:
             title: for its results; by default what the files say.
             spots: where they are, and whether the job itself said that it made them.
         """
-        rows = [(spot, told) for spot, known in spots if (told := read(spot, known=known)) is not None]
-        with self.database.exclusive(LOCK):
-            for spot, told in rows:
-                self._write(spot, told, job, title)
+        rows = [(spot, told, job, title if spot.kind == "result" else "")
+                for spot, known in spots if (told := read(spot, known=known)) is not None]  # fmt: skip
+        self.write_all(rows)
         return len(rows)
 
     def rescan(self) -> Scanned:
@@ -189,30 +188,18 @@ class Library:
         """Adds or changes many things, some at a time."""
         waiting = iter(rows)
         while part := list(islice(waiting, _AT_ONCE)):
-            with self.database.exclusive(LOCK):
+            with self.database.exclusive(LOCK) as connection:
+                known = _known_rows(connection, [spot.path for spot, *_ in part])
+                new = []
                 for spot, told, job, title in part:
-                    self._write(spot, told, job, title)
-
-    def _write(self, spot: Spot, told: Told, job: int | None, title: str) -> None:
-        with self.database.exclusive(LOCK) as connection:
-            here = sa.and_(THINGS.c.root == spot.root, THINGS.c.path == spot.path, THINGS.c.trash == "")
-            row = connection.execute(sa.select(THINGS.c.id, THINGS.c.title, THINGS.c.facts).where(here)).first()
-            named = row is not None and bool(json.loads(row.facts).get("named"))
-            shown = row.title if row is not None and named else (title or told.title)[:200]
-            facts = {**told.facts, "named": True} if named else dict(told.facts)
-            tags: tuple[str, ...] = ()
-            if row is not None:
-                tags = tuple(connection.scalars(sa.select(TAGS.c.tag).where(TAGS.c.thing == row.id)))
-            values = {
-                "kind": spot.kind, "title": shown, "prompt": told.prompt, "model": told.model,
-                "text": search_text(shown, told.prompt, told.model, spot.kind, spot.path, told.facts, tags),
-                "facts": plain_json(facts), "made_at": spot.made_at, "bytes": spot.bytes, "stamp": spot.stamp,
-                "gone_at": None, **({} if job is None else {"job": job}),
-            }  # fmt: skip
-            if row is None:
-                connection.execute(sa.insert(THINGS).values(root=spot.root, path=spot.path, trash="", **values))
-            else:
-                connection.execute(sa.update(THINGS).where(THINGS.c.id == row.id).values(**values))
+                    row = known.get((spot.root, spot.path))
+                    values = _values(spot, told, job, title, row)
+                    if row is None:
+                        new.append({"root": spot.root, "path": spot.path, "trash": "", "job": None, **values})
+                    else:
+                        connection.execute(sa.update(THINGS).where(THINGS.c.id == row.id).values(**values))
+                if new:
+                    connection.execute(sa.insert(THINGS), new)
 
     def _select(
         self, *where: sa.ColumnElement[bool], order: Order = "newest", limit: int = 1, offset: int = 0,
@@ -220,7 +207,9 @@ class Library:
     ) -> list[Thing]:  # fmt: skip
         when = THINGS.c.trashed_at if trashed else THINGS.c.made_at
         by = {"newest": when.desc(), "oldest": when, "largest": THINGS.c.bytes.desc(), "title": THINGS.c.title}[order]
-        wanted = sa.select(THINGS).where(*where).order_by(by, THINGS.c.id.desc()).limit(limit).offset(offset)
+        wanted = (
+            sa.select(THINGS).where(*where).order_by(by, THINGS.c.title, THINGS.c.id.desc()).limit(limit).offset(offset)
+        )
         with self.database.reading() as connection:
             rows = connection.execute(wanted).mappings().all()
             ids = [row["id"] for row in rows]
@@ -257,6 +246,43 @@ def _bundled_place(kind: Kind, name: str) -> Path:
     if kind == "character":
         return character_file(name)
     return mini_folder() if kind == "model" else Path(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """What the index says of a place already."""
+
+    id: int
+    title: str
+    named: bool
+    """Whether a person gave it its title."""
+    tags: tuple[str, ...]
+
+
+def _known_rows(connection: sa.Connection, paths: list[str]) -> dict[tuple[str, str], _Row]:
+    wanted = sa.select(THINGS.c.id, THINGS.c.root, THINGS.c.path, THINGS.c.title, THINGS.c.facts)
+    found = connection.execute(wanted.where(THINGS.c.path.in_(paths), THINGS.c.trash == "")).all()
+    tags: dict[int, list[str]] = {}
+    for thing, tag in connection.execute(sa.select(TAGS).where(TAGS.c.thing.in_([row.id for row in found]))):
+        tags.setdefault(thing, []).append(tag)
+    return {
+        (row.root, row.path): _Row(id=row.id, title=row.title, named=bool(json.loads(row.facts).get("named")),
+                                   tags=tuple(sorted(tags.get(row.id, ()))))
+        for row in found
+    }  # fmt: skip
+
+
+def _values(spot: Spot, told: Told, job: int | None, title: str, row: _Row | None) -> dict[str, Any]:
+    """The columns of a thing; what a person gave it stays."""
+    shown = row.title if row is not None and row.named else (title or told.title)[:200]
+    facts = {**told.facts, "named": True} if row is not None and row.named else dict(told.facts)
+    tags = () if row is None else row.tags
+    return {
+        "kind": spot.kind, "title": shown, "prompt": told.prompt, "model": told.model,
+        "text": search_text(shown, told.prompt, told.model, spot.kind, spot.path, told.facts, tags),
+        "facts": plain_json(facts), "made_at": spot.made_at, "bytes": spot.bytes, "stamp": spot.stamp,
+        "gone_at": None, **({} if job is None else {"job": job}),
+    }  # fmt: skip
 
 
 def _filters(text: str, kinds: Iterable[Kind], tags: Iterable[str], trashed: bool) -> list[sa.ColumnElement[bool]]:

@@ -1,9 +1,9 @@
 """The promises of the command line that no verb may break."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,14 @@ def verb_names() -> list[str]:
 
 
 def test_help_answers_in_under_a_second_and_imports_nothing_heavy():
-    begun = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = "import sys; from studio.__main__ import main; main(['animate', '--help']); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    elapsed = time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     modules = done.stdout.strip().splitlines()[-1]
     assert not [name for name in HEAVY if f"'{name}'" in modules]
-    assert elapsed < 3.0  # 0.3 s alone; the tests may share two cores with a training run
+    # its own time, 0.3 s: the clock on the wall also counts what else the machine does
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_python_m_studio_is_the_same_program():

@@ -1,6 +1,8 @@
 """`studio search` and `studio search show`, as a user types them."""
 
+import contextlib
 import csv
+import io
 import json
 import re
 import shutil
@@ -41,11 +43,13 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(config, tmp_path_factory):
-    """A study of five trials, made by the program itself."""
+    """A study of five trials that nothing interrupted."""
+    from studio.__main__ import main
+
     folder = tmp_path_factory.mktemp("studies") / "first"
-    done = subprocess.run(command(config, folder, 5), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(command(config, folder, 5)[3:]) == 0
+    return folder, json.loads(out.getvalue().splitlines()[-1])
 
 
 def command(config, folder, trials, *more):
@@ -55,11 +59,17 @@ def command(config, folder, trials, *more):
     ]  # fmt: skip
 
 
+def whole_entries(folder):
+    """The lines of a ledger that a process is writing."""
+    path = folder / "ledger.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def entries(folder):
     """The ledger without what differs from one run to the next: names, times, processes."""
     found = []
-    for line in (folder / "ledger.jsonl").read_text().splitlines():
-        entry = json.loads(line)
+    for entry in whole_entries(folder):
         for name in ("name", "at", "worker", "seconds"):
             entry.pop(name, None)
         for name in ("train_seconds", "judge_seconds"):
@@ -92,16 +102,24 @@ def test_a_search_leaves_a_front_with_an_adapter_behind_every_point(study):
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_and_started_again_leaves_the_same_ledger(study, config, tmp_path):
+def test_a_search_that_is_killed_and_started_again_leaves_the_same_ledger(study, config, studio, tmp_path):
     straight, _ = study
     folder = tmp_path / "killed"
-    for seconds in (10,):
-        process = subprocess.Popen(command(config, folder, 5), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command(config, folder, 5), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    log = tmp_path / "stderr"
+    with log.open("w") as errors:
+        process = subprocess.Popen(command(config, folder, 5), stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        # in a trial that has a checkpoint behind it and another one before it
+        end = time.monotonic() + 200
+        while not any(e["entry"] == "point" and e["trial"] == 1 for e in whole_entries(folder)):
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert sum(e["entry"] == "finished" for e in whole_entries(folder)) < 5
+    done = studio(*command(config, folder, 5)[3:])
+    assert done.code == 0, done.err
     assert [e for e in entries(folder) if e["entry"] != "taken"] == entries(straight)
 
 

@@ -49,3 +49,24 @@ def test_a_wrong_variable_is_named(settings, monkeypatch):
     monkeypatch.setenv("STUDIO_UPLOADS_VIDEO_MB", "x")
     with pytest.raises(RequestError, match=r"\$STUDIO_UPLOADS_VIDEO_MB: 'x'"):
         settings("")
+
+
+def test_what_a_form_writes_is_read_again_and_leaves_defaults_out(tmp_path, monkeypatch):
+    from studio.settings import Settings, file_settings, write_settings
+
+    monkeypatch.setenv("STUDIO_RUNS", str(tmp_path))
+    settings = Settings(model_folders=(tmp_path,), animate={"num_inference_steps": 9})
+    assert write_settings(settings).read_text().split() == [
+        "model_folders", "=", f'["{tmp_path}"]', "[animate]", "num_inference_steps", "=", "9",
+    ]  # fmt: skip
+    assert file_settings() == settings
+
+
+def test_a_form_does_not_write_what_the_environment_says(tmp_path, monkeypatch):
+    from studio.settings import file_settings, set_by_environment, studio_settings
+
+    monkeypatch.setenv("STUDIO_RUNS", str(tmp_path))
+    monkeypatch.setenv("STUDIO_UPLOADS_PICTURE_MB", "7")
+    assert studio_settings().uploads.picture_mb == 7
+    assert file_settings().uploads.picture_mb == 50
+    assert set_by_environment() == ("STUDIO_UPLOADS_PICTURE_MB",)

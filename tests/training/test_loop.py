@@ -1,8 +1,6 @@
 """The training loop: exact resume, safe stops, and what it refuses."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -291,40 +289,3 @@ def test_a_methods_penalty_counts_once_however_many_parts_a_batch_has(toys, tmp_
     for name in ("loss", "penalty"):
         assert [row[name] for row in parts] == pytest.approx([row[name] for row in whole], rel=1e-5)
     torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sara", "cramped"])
-def test_two_processes_agree_with_one_on_penalty_and_memory(kind, toys, tmp_path):
-    _, weights = low_rank(toys, tmp_path / "one")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         toys.__file__, str(tmp_path / "two"), kind],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    # the one that has memory takes the rung with the other, or they would see other samples
-    parts = [k for k in (0, 1) if f"process {k}: a batch goes through the network in 2 parts of 1" in done.stdout]
-    assert parts == ([0, 1] if kind == "cramped" else [])
-    others = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
-    torch.testing.assert_close(others["values"], weights["values"], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_that_stop_and_go_on_give_the_weights_of_one_with_the_same_global_batch(toys, tmp_path):
-    list(train(toys.Toy(noise=0.0), toys.config(), tmp_path / "one", device="cpu"))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         toys.__file__, str(tmp_path / "two")],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    # `accelerate launch --cpu` starts a single one, and the test would show nothing
-    assert "2 processes, step 3" in done.stdout and "2 processes, step 6" in done.stdout
-    one = load_checkpoint(tmp_path / "one/checkpoint-6")[0]["model"]
-    two = load_checkpoint(tmp_path / "two/checkpoint-6")[0]["model"]
-    start = toys.Toy().state_dict()
-    moved = max(float((one[name] - start[name]).abs().max()) for name in one)
-    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
-    # Muon works in bfloat16, where a rounding of the sum over two halves may tip a digit
-    assert apart < 0.02 * moved, (apart, moved)

@@ -1,8 +1,5 @@
 """A watcher of the training loop: what it is asked, and that what it asks for outlives a stop."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -102,19 +99,3 @@ def test_it_may_refuse_the_end(toys, tmp_path):
 
     *_, last = train(toys.Toy(), toys.config(), tmp_path, watch=watch, device="cpu")
     assert (last.step, last.complete, last.reason) == (6, False, "bad at the end")
-
-
-@pytest.mark.slow
-def test_two_processes_do_what_it_asks_the_main_one(toys, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         toys.__file__, str(tmp_path / "two"), "watched"],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    settings = toys.config(evaluate_every=2)
-    for k in (0, 1):
-        for step in range(1, 5):
-            rate = rate_at(step - 1, settings) * (1 if step <= 2 else 0.5)
-            assert f"process {k}: {step} at {rate:.6f}" in done.stdout
-        assert f"process {k}: ends at 4, True" in done.stdout

@@ -113,31 +113,33 @@ def config(**changes: object) -> TrainingConfig:
     return TrainingConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
-if __name__ == "__main__":
+def run_every_kind(folder: Path) -> None:
+    """What one of several processes does; prints what the tests look for."""
     from training.loop import train
 
     made = 0
 
     def after_three() -> str | None:
-        global made
+        nonlocal made
         made += 1
         return "enough" if made == 3 else None
 
-    if sys.argv[2:] == ["watched"]:
-        for event in train(Toy(), config(evaluate_every=2), Path(sys.argv[1]), watch=slower, device="cpu"):
-            if event.kind in ("step", "finished"):
-                rate = getattr(event, "learning_rate", None)
-                told = f"{event.step} at {rate:.6f}" if rate else f"ends at {event.step}, {event.complete}"  # type: ignore[attr-defined]
-                print(f"process {torch.distributed.get_rank()}: {told}")  # type: ignore[attr-defined]
-        sys.exit()
-    if sys.argv[2:]:  # fine-tuning; with "cramped" the second process has no memory for more than one sample
-        matrix = Cramped() if sys.argv[2] == "cramped" else Matrix()
-        for event in train(matrix, config(), Path(sys.argv[1]), trained=sara(matrix), device="cpu"):
-            if event.kind == "out_of_memory":
-                print(f"process {torch.distributed.get_rank()}: {event.remedy}")  # type: ignore[attr-defined]
-        sys.exit()
     # in two parts, so that going on in several processes is seen as well
     for part in ({"should_stop": after_three}, {"resume": True}):
-        for event in train(Toy(noise=0.0), config(), Path(sys.argv[1]), device="cpu", **part):  # type: ignore[arg-type]
+        for event in train(Toy(noise=0.0), config(), folder / "toy", device="cpu", **part):  # type: ignore[arg-type]
             if event.kind == "finished":
-                print(f"{torch.distributed.get_world_size()} processes, step {event.step}")
+                print(f"toy: {torch.distributed.get_world_size()} processes, step {event.step}")
+    rank = torch.distributed.get_rank()  # type: ignore[attr-defined]
+    for event in train(Toy(), config(evaluate_every=2), folder / "watched", watch=slower, device="cpu"):
+        if event.kind == "step":
+            print(f"watched {rank}: {event.step} at {event.learning_rate:.6f}")
+        if event.kind == "finished":
+            print(f"watched {rank}: ends at {event.step}, {event.complete}")
+    for name, matrix in (("sara", Matrix()), ("cramped", Cramped())):
+        for event in train(matrix, config(), folder / name, trained=sara(matrix), device="cpu"):
+            if event.kind == "out_of_memory":
+                print(f"{name} {rank}: {event.remedy}")
+
+
+if __name__ == "__main__":
+    run_every_kind(Path(sys.argv[1]))

@@ -352,13 +352,23 @@ class _InPlace(torch.autograd.Function):
         ctx.again = recompute_of(x) if site.weight and site.weight.support.wants_all else None
         if site.weight and ctx.again is None:
             kept = site.weight.support.keep(site.layer, cast)
-        ctx.save_for_backward(weight, kept)
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        if hooks is None:
+            ctx.save_for_backward(weight, kept)
+            ctx.unpack = None
+        else:
+            # before the product: checkpointing's second forward pass ends with the last thing that is saved
+            pack, ctx.unpack = hooks
+            ctx.weight, ctx.packed = weight, None if kept is None else pack(kept)
         return site.layer.forward(cast, weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype))
 
     @staticmethod
     def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
-        weight, kept = ctx.saved_tensors
         site, tuner = ctx.site, ctx.tuner
+        if ctx.unpack is None:
+            weight, kept = ctx.saved_tensors
+        else:
+            weight, kept = ctx.weight, None if ctx.packed is None else ctx.unpack(ctx.packed)
         upstream = upstreams[0].to(ctx.dtype)
         # the weight's first: what was kept for it may be gone before the input's gradient takes its room
         if site.weight:
@@ -367,7 +377,7 @@ class _InPlace(torch.autograd.Function):
             tuner.accumulate(site.weight, site.weight.support.grad(site.layer, upstream, kept))
         del kept
         if site.bias:
-            tuner.accumulate(site.bias, site.bias.support.of_dense(site.layer.bias_grad(upstream)))
+            tuner.accumulate(site.bias, site.bias.support.bias_grad(site.layer, upstream))
         x_grad = None
         if ctx.needs_input_grad[0]:
             x_grad = site.layer.input_grad(upstream, ctx.shape, weight.to(ctx.dtype)).to(ctx.x_dtype)

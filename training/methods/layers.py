@@ -1,6 +1,8 @@
 """The products of linear and convolution layers, apart: forward, gradient of the input, gradient of the weight."""
 
 import abc
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -27,12 +29,19 @@ class Layer(abc.ABC):
         """The gradient of some rows of the weight; with part of the input's features, of those columns."""
 
     @abc.abstractmethod
+    def factors(self, upstream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]] | None:
+        """Pairs (output features x places, input features x places): the weight's gradient is the sum of A B^T.
+
+        None where it is no such sum.
+        """
+
+    @abc.abstractmethod
     def bias_grad(self, upstream: Tensor) -> Tensor:
         """The gradient of the bias."""
 
     @abc.abstractmethod
     def feature_axis(self, x: Tensor) -> int:
-        """Where the input's features lie."""
+        """Where the features of the input and of the output lie."""
 
 
 class LinearLayer(Layer):
@@ -51,6 +60,10 @@ class LinearLayer(Layer):
         flat = upstream.reshape(-1, upstream.shape[-1])
         flat = flat[:, rows] if isinstance(rows, slice) else flat.index_select(1, rows)
         return flat.T @ x.reshape(-1, x.shape[-1])
+
+    def factors(self, upstream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """One pair: the tokens of all samples."""
+        return [(upstream.reshape(-1, upstream.shape[-1]).T, x.reshape(-1, x.shape[-1]).T)]
 
     def bias_grad(self, upstream: Tensor) -> Tensor:
         """Summed over all tokens."""
@@ -83,8 +96,11 @@ class ConvLayer(Layer):
 
     def input_grad(self, upstream: Tensor, shape: torch.Size, weight: Tensor) -> Tensor:
         """The transposed convolution of the upstream gradient."""
-        # the input's numbers play no part, only its shape
-        empty = upstream.new_empty(1).expand(shape)
+        # the input's numbers play no part, only its shape; oneDNN would copy what is not laid out as a whole tensor
+        if upstream.is_cpu and upstream.is_contiguous() and shape.numel() <= upstream.numel():
+            empty = upstream.view(-1)[: shape.numel()].view(shape)
+        else:
+            empty = upstream.new_empty(1).expand(shape)
         found: Tensor = self._backward(upstream, empty, weight, self.groups, [True, False, False])[0]
         return found
 
@@ -97,11 +113,36 @@ class ConvLayer(Layer):
             dense: Tensor = self._backward(upstream, x, whole, groups, [False, True, False])[1]
             return dense[rows] if isinstance(rows, slice) else dense.index_select(0, rows)
         part = upstream[:, rows] if isinstance(rows, slice) else upstream.index_select(1, rows)
+        if upstream.is_cpu and x.shape[1] * math.prod(self.kernel) <= part.shape[1]:
+            # few channels, whose taps take less room than the upstream gradient: oneDNN takes ten times as long
+            taps = self._taps(x, part.shape[2:])
+            per_sample = torch.bmm(part.flatten(2), taps.transpose(1, 2))
+            return per_sample.sum(0, dtype=torch.float32).view(-1, x.shape[1], *self.kernel)
         shape = (part.shape[1], x.shape[1], *self.kernel)
         found: Tensor = self._backward(part.contiguous(), x, part.new_empty(1).expand(shape), 1, [False, True, False])[
             1
         ]
         return found
+
+    def _taps(self, x: Tensor, places: torch.Size) -> Tensor:
+        """What every place of the kernel reads: batch x (channels kernel) x places."""
+        stride, padding, dilation = self.geometry
+        padded = F.pad(x, [side for p in reversed(padding) for side in (p, p)])
+        taps = []
+        for tap in itertools.product(*(range(k) for k in self.kernel)):
+            reads = [
+                slice(t * d, t * d + s * (n - 1) + 1, s)
+                for t, d, s, n in zip(tap, dilation, stride, places, strict=True)
+            ]
+            taps.append(padded[(..., *reads)])
+        return torch.stack(taps, 2).flatten(3).flatten(1, 2)
+
+    def factors(self, upstream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]] | None:
+        """One pair a sample, of filters that read single places."""
+        stride, padding, _ = self.geometry
+        if self.groups > 1 or math.prod((*self.kernel, *stride)) > 1 or any(padding):
+            return None
+        return list(zip(upstream.flatten(2), x.flatten(2), strict=True))
 
     def _backward(self, upstream: Tensor, x: Tensor, weight: Tensor, groups: int, mask: list[bool]) -> Any:
         stride, padding, dilation = self.geometry

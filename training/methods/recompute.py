@@ -5,22 +5,35 @@ autograd keeps what went into that for its own gradient, and making the input ag
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_BLOCK: Final = 1 << 17
+"""Numbers of a norm's output that are made at a time."""
+
 
 def _layer_norm(node: Any) -> Tensor:
-    x, mean, rstd = node._saved_input, node._saved_result1, node._saved_result2
-    # in place: four passes over one float32 copy
-    made = x.to(torch.float32, copy=True).sub_(mean.float()).mul_(rstd.float())
-    if node._saved_weight is not None:
-        made.mul_(node._saved_weight.float())
-    if node._saved_bias is not None:
-        made.add_(node._saved_bias.float())
-    return made.to(x.dtype)
+    x = node._saved_input
+    width = x.shape[-len(node._saved_normalized_shape) :].numel()
+    rows = x.reshape(-1, width)
+    mean, rstd = (t.reshape(-1, 1).float() for t in (node._saved_result1, node._saved_result2))
+    weight, bias = (None if t is None else t.reshape(-1).float() for t in (node._saved_weight, node._saved_bias))
+    made = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    # a few rows at a time, in place: the float32 copy stays in the cache
+    step = max(1, _BLOCK // width)
+    for first in range(0, len(rows), step):
+        cut = slice(first, first + step)
+        part = rows[cut].to(torch.float32, copy=True).sub_(mean[cut]).mul_(rstd[cut])
+        if weight is not None:
+            part.mul_(weight)
+        if bias is not None:
+            part.add_(bias)
+        made[cut] = part
+    return made.view(x.shape)
 
 
 _RECIPES: Final[dict[str, Callable[[Any], Tensor]]] = {
@@ -31,8 +44,19 @@ _RECIPES: Final[dict[str, Callable[[Any], Tensor]]] = {
 """By the name of the autograd node that made the input."""
 
 
+@dataclass(eq=False)
+class _Shared:
+    """One node's output for all layers that read it (queries, keys and values do): gone after the last.
+
+    It must not know the node, in whose metadata it lies: nothing would ever free such a circle.
+    """
+
+    waiting: int = 0
+    made: Tensor | None = None
+
+
 def recompute_of(x: Tensor) -> Callable[[], Tensor] | None:
-    """What makes `x` again during the backward pass; None where it has to be kept.
+    """What makes `x` again during the backward pass, to be called once; None where it has to be kept.
 
     The same bits come out of an activation; a LayerNorm's may differ in the last one.
     """
@@ -45,9 +69,16 @@ def recompute_of(x: Tensor) -> Callable[[], Tensor] | None:
     if recipe is None:
         return None
     dtype = x.dtype
+    shared: _Shared = node.metadata.setdefault("made again", _Shared())
+    shared.waiting += 1
 
     def again() -> Tensor:
-        with torch.no_grad():
-            return recipe(node).to(dtype)
+        made = shared.made
+        if made is None:
+            with torch.no_grad():
+                made = recipe(node)
+        shared.waiting -= 1
+        shared.made = made if shared.waiting > 0 else None
+        return made.to(dtype)
 
     return again

@@ -191,5 +191,6 @@ def matrix_sign(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows co
     near = [(a / _ROOM, b / _ROOM**3, c / _ROOM**5) for a, b, c in _POLAR_EXPRESS]
     for a, b, c in (*near, *_SETTLE):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)
     return x.T if tall else x

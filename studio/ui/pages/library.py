@@ -78,7 +78,7 @@ def _draw_filters(library: Library, view: str) -> dict[str, Any]:
                              icon=":material/search:", persist_state="session")  # fmt: skip
     known = library.tags()
     chosen = tags.multiselect("Tags", known, key=f"{PAGE}.tags", persist_state="session", disabled=not known,
-                              placeholder="all" if known else "none yet; open a thing to give it some")  # fmt: skip
+                              placeholder="all" if known else "none yet")  # fmt: skip
     by = order.selectbox("Order", list(get_args(Order)), key=f"{PAGE}.order", persist_state="session",
                          format_func=lambda name: _ORDERS[name])  # fmt: skip
     return {"text": text, "tags": [tag for tag in chosen if tag in known], "order": by, "trashed": view == _TRASH}
@@ -160,7 +160,7 @@ def _draw_cards(kept: Keeper, things: Sequence[Thing], selecting: bool, coming: 
     for start in range(0, len(things), _COLUMNS):
         columns = st.columns(_COLUMNS)
         for column, thing, (picture, _) in zip(columns, things[start:], pictures[start:], strict=False):
-            with column, st.container(border=True, gap="xsmall"):
+            with column, st.container(border=True, gap="xxsmall", height="stretch"):
                 _draw_card(thing, picture, selecting)
 
 

@@ -64,15 +64,15 @@ def _draw_machine() -> None:
     room = room_of(root)
     cards = _gpus()
     columns = st.columns(4)
-    columns[0].metric("Processor", f"{room.cores} cores", border=True)
+    columns[0].metric("Processor", f"{room.cores} cores", border=True, height="stretch")
     columns[1].metric("Memory free", size_text(room.memory_free), f"of {size_text(room.memory_total)}",
-                      delta_color="off", delta_arrow="off", border=True)  # fmt: skip
+                      delta_color="off", delta_arrow="off", border=True, height="stretch")  # fmt: skip
     columns[2].metric("Disk free", size_text(room.disk_free), f"of {size_text(room.disk_total)}", delta_color="off",
-                      delta_arrow="off", border=True)  # fmt: skip
+                      delta_arrow="off", border=True, height="stretch")  # fmt: skip
     first = cards[0] if cards else None
     columns[3].metric("GPU", first.name if first else "none", f"{len(cards)} in all" if len(cards) > 1 else
-                      size_text(first.total_bytes) if first else "the CPU works, more slowly", delta_color="off",
-                      delta_arrow="off", border=True)  # fmt: skip
+                      size_text(first.total_bytes) if first else "CPU only", delta_color="off",
+                      delta_arrow="off", border=True, height="stretch")  # fmt: skip
     for card in cards:
         st.progress(min(1.0, card.used_bytes / max(1, card.total_bytes)),
                     text=f"cuda:{card.index} {plain(card.name)}: {size_text(card.used_bytes)} of "

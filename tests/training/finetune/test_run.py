@@ -21,9 +21,13 @@ def config(model, pictures, **changes):
     values = {
         "model": str(model), "data": [{"folder": pictures}], "resolution": 32, "max_train_steps": 6,
         "train_batch_size": 2, "mixed_precision": "fp32", "checkpointing_steps": 100, "validation_steps": 100,
-        "learning_rate": 1e-2, "adapter_dtype": "fp32",
+        "learning_rate": 1e-2, "adapter_dtype": "fp32", "validation_prompts": ["a red thing"],
     }  # fmt: skip
     return FinetuneConfig.model_validate({**values, **changes})
+
+
+def losses(told, run):
+    return [e.losses["loss"] for e in finetune(told, run, device="cpu") if isinstance(e, Step)]
 
 
 @pytest.fixture(params=["animator", "stable_diffusion"])
@@ -35,7 +39,8 @@ SARA = {"method": "sara", "method_options": {"fraction": 0.1}}
 
 
 def test_a_run_learns_and_leaves_an_adapter_that_gives_what_was_trained(model, pictures, tmp_path):
-    events = list(finetune(config(model, pictures, **SARA, max_train_steps=30), tmp_path / "run", device="cpu"))
+    told = config(model, pictures, **SARA, max_train_steps=30, validation_prompts=())
+    events = list(finetune(told, tmp_path / "run", device="cpu"))
     last = events[-1]
     assert isinstance(last, Finished) and last.complete
     family = open_family(model)
@@ -76,13 +81,29 @@ def test_a_stopped_run_goes_on_bit_for_bit(method, animator, pictures, tmp_path)
 
 
 def test_accumulation_and_checkpointing_give_the_losses_of_a_plain_run(model, pictures, tmp_path):
-    def losses(name, **changes):
-        told = config(model, pictures, **SARA, train_batch_size=4, **changes)
-        return [e.losses["loss"] for e in finetune(told, tmp_path / name, device="cpu") if isinstance(e, Step)]
+    def trained(name, **changes):
+        return losses(config(model, pictures, **SARA, train_batch_size=4, **changes), tmp_path / name)
 
-    plain = losses("plain")
-    assert losses("ckpt", gradient_checkpointing=True) == pytest.approx(plain, rel=1e-4)
-    assert losses("parts", gradient_accumulation_steps=2) == pytest.approx(plain, rel=1e-4)
+    plain = trained("plain")
+    assert trained("ckpt", gradient_checkpointing=True) == pytest.approx(plain, rel=1e-4)
+    assert trained("parts", gradient_accumulation_steps=2) == pytest.approx(plain, rel=1e-4)
+
+
+LORA = {"method": "lora", "method_options": {"rank": 2}}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The losses of a model and method in single precision, trained when they are first asked for."""
+    made = {}
+
+    def of(model, pictures, method):
+        key = model.name, method["method"]
+        if key not in made:
+            made[key] = losses(config(model, pictures, **method), tmp_path_factory.mktemp("single") / "run")
+        return made[key]
+
+    return of
 
 
 @pytest.mark.parametrize(
@@ -93,13 +114,10 @@ def test_accumulation_and_checkpointing_give_the_losses_of_a_plain_run(model, pi
     ],
     ids=lambda t: "-".join(t.values()),
 )  # fmt: skip
-@pytest.mark.parametrize("method", [SARA, {"method": "lora", "method_options": {"rank": 2}}], ids=["sara", "lora"])
-def test_half_precision_gives_nearly_the_losses_of_single(method, types, model, pictures, tmp_path):
-    def losses(name, **changes):
-        told = config(model, pictures, **method, **changes)
-        return [e.losses["loss"] for e in finetune(told, tmp_path / name, device="cpu") if isinstance(e, Step)]
-
-    assert losses("half", **types) == pytest.approx(losses("single"), rel=0.05)
+@pytest.mark.parametrize("method", [SARA, LORA], ids=["sara", "lora"])
+def test_half_precision_gives_nearly_the_losses_of_single(method, types, model, single, pictures, tmp_path):
+    half = losses(config(model, pictures, **method, **types), tmp_path / "half")
+    assert half == pytest.approx(single(model, pictures, method), rel=0.05)
     # the base is hashed by its files, so the adapter of half weights fits the same model
     family = open_family(model)
     adapter = load_adapter(tmp_path / "half" / "adapter.safetensors")
@@ -132,7 +150,7 @@ def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animato
     from training.finetune.families.animator import Animator
 
     told = config(animator, pictures, **SARA, train_batch_size=4)
-    plain = [e.losses["loss"] for e in finetune(told, tmp_path / "plain", device="cpu") if isinstance(e, Step)]
+    plain = losses(told, tmp_path / "plain")
     whole = Animator.loss
     checkpointed = []
 
@@ -158,8 +176,8 @@ def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animato
     assert checkpointed[:3] == [False, True, True]
     rest = list(finetune(told, tmp_path / "cramped", resume=True, device="cpu"))
     assert "out_of_memory" not in [e.kind for e in rest]
-    losses = [e.losses["loss"] for e in [*found, *rest] if isinstance(e, Step)]
-    assert losses == pytest.approx(plain, rel=1e-4)
+    together = [e.losses["loss"] for e in [*found, *rest] if isinstance(e, Step)]
+    assert together == pytest.approx(plain, rel=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "cramped" / "events.jsonl").read_text().splitlines()]
     assert [row["remedy"] for row in rows if row["event"] == "out_of_memory"] == remedies
 
@@ -167,7 +185,7 @@ def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animato
 @pytest.mark.slow
 def test_two_processes_give_the_losses_and_the_adapter_of_one(animator, pictures, tmp_path):
     told = config(animator, pictures, **SARA, train_batch_size=4)
-    one = [e.losses["loss"] for e in finetune(told, tmp_path / "one", device="cpu") if isinstance(e, Step)]
+    one = losses(told, tmp_path / "one")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
          "-m", "studio", "train", tmp_path / "one" / "config.toml", "--output-dir", tmp_path / "two"],
