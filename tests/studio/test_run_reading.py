@@ -134,7 +134,11 @@ def test_checkpoints_and_samples_are_found_in_order(run):
         (run / f"checkpoint-{number}" / "state.json").write_text("x" * number)
     (run / "latest").write_text("checkpoint-20")
     (run / ".checkpoint-7.tmp").mkdir()
-    assert [(c.step, c.bytes, c.is_latest) for c in checkpoints(run)] == [(100, 100, False), (20, 20, True), (5, 5, False)]
+    assert [(c.step, c.bytes, c.is_latest) for c in checkpoints(run)] == [
+        (100, 100, False),
+        (20, 20, True),
+        (5, 5, False),
+    ]
     (run / "samples").mkdir()
     for name in ("step-20.png", "step-3.png", "guard-step-3.png", "step-x.png"):
         (run / "samples" / name).touch()

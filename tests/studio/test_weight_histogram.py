@@ -54,7 +54,7 @@ def test_the_cap_is_of_each_matrix_and_not_of_vectors(weights):
 
 
 def test_a_large_network_is_counted_by_an_even_sample(weights):
-    folder, tensors = weights
+    folder, _ = weights
     whole, part = read_histogram(folder), read_histogram(folder, limit=3000)
     assert part.is_sampled is (part.read < whole.read)
     big = torch.randn(1 << 18, generator=torch.Generator().manual_seed(1))
@@ -83,7 +83,9 @@ def test_sara_chooses_as_many_as_the_histogram_says(weights):
     with torch.no_grad():
         network["a"].weight.copy_(tensors["blocks.0.attn1.to_q.weight"].view(64, 64))
         network["b"].weight.copy_(tensors["blocks.0.ff.net.weight"].view(128, 64))
-    save_file({"a.weight": network["a"].weight.detach(), "b.weight": network["b"].weight.detach()}, folder / "x.safetensors")
+    save_file(
+        {"a.weight": network["a"].weight.detach(), "b.weight": network["b"].weight.detach()}, folder / "x.safetensors"
+    )
     (folder / "diffusion_pytorch_model.safetensors").unlink()
     found = read_histogram(folder)
     for options in ({"fraction": 0.1}, {"threshold": 0.02}, {"budget": 700}, {"threshold": 0.05, "cap": 0.3}):

@@ -77,7 +77,7 @@ def _draw_sara(kind: Any, model: str) -> dict[str, Any]:
         values |= fields(kind, others, page=page, columns=2)
     if found is None:
         st.caption(
-            "The model is not on this machine yet, so its weights cannot be counted; the run tells how many it trains."
+            "The model's weights are not here, so they cannot be counted; the run tells how many it trains."
         )
     else:
         assert inside is not None
@@ -113,9 +113,8 @@ def counted(model: str) -> WeightHistogram | None:
     try:
         network = network_folder(model)
         return None if network is None else histogram_of(str(network), changed_at(network))
-    except (RequestError, ValueError, OSError) as error:
-        st.error(plain(str(error)), icon=":material/error:")
-        return None
+    except (RequestError, ValueError, OSError):
+        return None  # why stands beside the model's name
 
 
 def _scope_words() -> Sequence[str]:

@@ -1,5 +1,7 @@
 """The right side of the Fine-tune page: what it will take, the start, the command and TOML, and how the run goes."""
 
+import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +65,7 @@ def draw_summary(settings: dict[str, Any], options: Mapping[str, Any], flags: Ma
         st.caption(f":material/block: {plain(why_not)}")
     else:
         with st.expander("The same from the command line"):
-            st.code(f"studio {' '.join(train_words(Path(TOML), run, flags))}", language="bash", wrap_lines=True)
+            st.code(f"studio {shlex.join(train_words(Path(TOML), run, flags))}", language="bash", wrap_lines=True)
             st.caption(f"with this as {TOML}:")
             st.code(text, language="toml", wrap_lines=True)
 
@@ -123,22 +125,15 @@ def draw_model(model: str) -> None:
     """Draws what is known of the model."""
     try:
         network = network_folder(model)
+        shapes = None if network is None else shapes_of(str(network), changed_at(network))
     except (RequestError, ValueError, OSError) as error:
         st.error(plain(str(error)), icon=":material/error:")
         return
-    if network is None:
+    if network is None or shapes is None:
         st.caption(":material/cloud_download: Not on this machine; the run downloads it, where that is allowed.")
         return
-    shapes = shapes_of(str(network), changed_at(network))
-    count = sum(_product(shape) for shape in shapes.values())
+    count = sum(math.prod(shape) for shape in shapes.values())
     st.caption(f"Its {plain(network.name)} has {count:,} weights in {len(shapes)} tensors.")
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    found = 1
-    for side in shape:
-        found *= side
-    return found
 
 
 # --- how it goes -------------------------------------------------------------------------------------------------

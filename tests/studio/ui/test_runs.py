@@ -13,7 +13,9 @@ PAGE = "runs"
 def write_run(run, steps=30):
     """A run's folder as the trainer leaves it."""
     (run / "samples").mkdir(parents=True)
-    (run / "config.toml").write_text('[finetune]\nmodel = "mini"\nmethod = "paca"\n[[finetune.data]]\nfolder = "/data"\n')
+    (run / "config.toml").write_text(
+        '[finetune]\nmodel = "mini"\nmethod = "paca"\n[[finetune.data]]\nfolder = "/data"\n'
+    )
     rows = [{"event": "note", "step": 0, "text": "paca trains 5 of 9", "counts": {}}]
     rows += [
         {"event": "step", "step": k, "total_steps": steps, "losses": {"loss": 1 / k}, "learning_rate": 1e-4,
@@ -85,7 +87,7 @@ def test_a_thousand_jobs_open_in_less_than_a_second(show, queue):
     begun = time.monotonic()
     app.number_input(key=f"{PAGE}.page").set_value(20).run()
     took = time.monotonic() - begun
-    assert list(table(app)["what"])[0] == "job 950"
+    assert next(iter(table(app)["what"])) == "job 950"
     assert took < 3  # 0.2 s alone; the machine may be busy
 
 
@@ -113,7 +115,7 @@ def test_a_failed_job_shows_its_message_its_log_and_a_way_to_try_again(show, que
     work()
     app = show(queue.job(job.id), "Log")
     assert "no such file or folder" in app.error[0].value
-    assert "no such file or folder" in app.code[0].value
+    assert any("no such file or folder" in one.value for one in app.code)
     assert app.button(key=f"{PAGE}.{job.id}.retry")
 
 
@@ -137,7 +139,7 @@ def test_a_training_shows_loss_measurements_samples_and_checkpoints(show, queue,
     assert not app.exception
     app = show(queue.job(job.id), "Samples")
     app.select_slider(key=f"{PAGE}.sample.{run}").set_value(10).run()
-    assert len(app.get("imgs")) == 4 and not app.exception
+    assert len(app.image) == 4 and not app.exception
     app = show(queue.job(job.id), "Checkpoints")
     assert list(next(one.value for one in app.dataframe if "latest" in one.value)["step"]) == [30]
     app = show(queue.job(job.id), "Memorization")
