@@ -182,23 +182,13 @@ def _draw_start(found: list[Watched]) -> None:
         coming = time.time() - started < 5 and device not in taken
         if st.button("Start a worker", key=f"{PAGE}.start", icon=":material/play_arrow:",
                      disabled=device in taken or coming):  # fmt: skip
-            shell.told(start_worker, shell.queue(), device, idle_exit_s=_idle_exit_s())
+            shell.told(start_worker, shell.queue(), device)
             st.session_state[f"{PAGE}.started"] = time.time()
             st.rerun(scope="fragment")
         if device in taken:
             st.caption(f"{device} has one; one for each device is enough.")
         elif coming:
             st.caption("It starts.")
-
-
-def _idle_exit_s() -> float:
-    from studio.errors import RequestError
-    from studio.settings import Settings, studio_settings
-
-    try:
-        return studio_settings().worker_idle_exit
-    except RequestError:
-        return float(Settings.model_fields["worker_idle_exit"].default)
 
 
 # --- about ------------------------------------------------------------------------------------------------------
