@@ -91,7 +91,7 @@ def test_without_a_worker_the_page_says_what_happens(open_page, report, queue):
     assert "starts by itself" in app.info[0].value
     queue.submit(["motions"])
     app.run()
-    assert "1 jobs wait and no worker is there" in app.warning[0].value
+    assert "1 job in the queue and no worker is there" in app.warning[0].value
 
 
 def test_a_worker_is_shown_with_its_job_and_can_be_stopped(open_page, report, queue):
