@@ -12,13 +12,14 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test check clean
+.PHONY: help install install-dev demo test check app-pictures clean
 
 help:
 	@echo "make demo      install, then animate a character: out/demo.mp4"
 	@echo "make test      install, then run the tests (no network)"
 	@echo "make install   $(BIN)/studio and all it needs"
 	@echo "make check     what a change must pass: format, lint, types, imports, tests"
+	@echo "make app-pictures   the pictures of docs/app.md, taken by the tests that drive a real Chromium"
 	@echo "make clean     remove caches and out/ (keeps $(VENV) and runs/)"
 
 install: $(INSTALLED)
@@ -49,6 +50,9 @@ test: install-dev
 
 check: install-dev
 	scripts/check
+
+app-pictures: install-dev
+	STUDIO_PICTURES=docs/media/app $(BIN)/python -m pytest tests/browser
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -34,12 +34,13 @@ def summary(result: Mapping[str, Any]) -> tuple[str, int]:
     """One sentence, and how many files a run would leave out."""
     counts = Counter(problem["severity"] for problem in result.get("problems", ()))
     bad = len({problem["file"] for problem in result.get("problems", ()) if problem["severity"] == "error"})
-    files = int(result.get("files", 0))
-    said = [f"{files} file{'' if files == 1 else 's'}, {int(result.get('samples', 0))} samples"]
-    for severity in ("error", "warning"):
-        if counts[severity]:
-            said.append(f"{counts[severity]} {severity}{'' if counts[severity] == 1 else 's'}")
-    return (", ".join(said) + ("; nothing is wrong." if len(said) == 1 else ".")), bad
+    said = [_counted(int(result.get("files", 0)), "file"), _counted(int(result.get("samples", 0)), "sample")]
+    said += [_counted(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
+    return (", ".join(said) + ("; nothing is wrong." if len(said) == 2 else ".")), bad
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def quarantines(folders: Sequence[Path]) -> dict[Path, int]:

@@ -17,7 +17,7 @@ from studio.run_reading import EVENTS, runs_in
 Basis = Literal["measured", "scaled", "rough", "unknown"]
 _WARM: Final = 3
 """The first steps of a run are slower: caches fill, memory is taken."""
-_BASE_BYTES: Final = 700_000_000
+_BASE_BYTES: Final = 950_000_000
 """What the program itself holds, torch among it."""
 _EFFICIENCY: Final = 0.25
 """Of the speed of one large matrix product, what a step comes to."""
@@ -164,7 +164,7 @@ def _rough(settings: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], tra
     if flops is not None:
         # forward 2 operations a number and token, backward twice that
         seconds = 6 * total * tokens * again / (flops * _EFFICIENCY) * int(settings["max_train_steps"])
-    words = "rough: by the model's size alone, no run of it was made here yet; it may be off by a factor of three"
+    words = "by the model's size alone, no run of it was made here yet; it may be off by a factor of three"
     return Forecast(seconds=seconds, peak_bytes=peak, disk_bytes=disk, basis="rough", words=words)
 
 

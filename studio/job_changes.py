@@ -28,7 +28,7 @@ def from_lines(text: str) -> list[str]:
     return words[1:] if words[:1] == ["studio"] else words
 
 
-def rehomed(job: Job, words: Sequence[str], folder: Path, *, root: Path) -> list[str]:
+def rehomed(job: Job, words: Sequence[str], folder: Path) -> list[str]:
     """Words whose results go to another job's folder; what the job was given stays where it is.
 
     The run folder of a training gets a name that is free.
@@ -75,6 +75,6 @@ def config_of(job: Job) -> Path | None:
 
 
 def diff(before: str, after: str) -> str:
-    """The lines that differ, those before with - and those after with +, with what stands around them."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
-    return "\n".join(line for line in list(lines)[2:] if not line.startswith("@@"))
+    """The lines that differ: those before with "- ", those after with "+ "; nothing where none do."""
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
+    return "\n".join(line for line in lines if line[:2] in ("- ", "+ "))

@@ -39,8 +39,9 @@ def _row(job: Job, now: float) -> dict[str, Any]:
     end = job.ended or (now if job.state == "running" else None)
     took = end - job.started if end is not None and job.started is not None else None
     return {
-        "job": job.id, "state": job.shown_state, "what": job.title, "kind": job.kind, "done": share, "now": doing,
-        "priority": job.priority, "made": ago(now - job.created), "took": "" if took is None else length(took),
+        "job": job.id, "state": job.shown_state, "what": job.title, "kind": job.kind, "done": share,
+        "took": "" if took is None else length(took), "made": ago(now - job.created), "priority": job.priority,
+        "now": doing,
     }  # fmt: skip
 
 

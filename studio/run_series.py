@@ -1,7 +1,10 @@
 """Series of a run, ready to be drawn: smoothed, thinned, in rows."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
+
+from PIL import Image
 
 from studio.run_reading import RunLog, smooth, thinned
 
@@ -56,3 +59,13 @@ def seconds_left(log: RunLog) -> float | None:
     if not recent or not log.total_steps:
         return None
     return recent[len(recent) // 2] * max(0, log.total_steps - log.step)
+
+
+def shown_size(picture: Path, *, most: int = 1200) -> tuple[int, float]:
+    """How wide a picture of samples is shown, and its width by its height: small ones grow, but not to blocks."""
+    try:
+        with Image.open(picture) as image:
+            width, height = image.size
+    except OSError:
+        return most, 1.0
+    return max(1, min(most, width * 4, round(480 * width / max(1, height)))), width / max(1, height)

@@ -50,7 +50,7 @@ def main() -> None:
     st.session_state["pages"] = pages
     chosen = st.navigation(sections)
     try:
-        shell.queue()
+        shell.attend(str(shell.queue().root))
     except RequestError as error:
         st.error(str(error))
         st.stop()

@@ -28,6 +28,14 @@ def queue() -> Queue:
     return _queue(str(runs_folder()), os.environ.get("STUDIO_DATABASE"))
 
 
+@st.cache_data(ttl=5, show_spinner=False)
+def attend(root: str) -> None:
+    """Sees that somebody is there where jobs wait or run: a worker may have been killed."""
+    counts = queue().counts()
+    if counts["queued"] or counts["running"]:
+        ensure_worker(queue())
+
+
 def submit(
     words: Sequence[str], *, title: str = "", folder: Path | None = None, needs: Sequence[int] = (), priority: int = 0
 ) -> Job:
@@ -97,6 +105,7 @@ def watch(number: int, preview: Callable[[Job], None] | None = None) -> None:
     Args:
         preview: draws what can be seen of the result already.
     """
+    attend(str(queue().root))
     job = queue().job(number)
     if not job.is_open:
         st.rerun()

@@ -130,6 +130,26 @@ def settled(tab, quiet_s=0.7):
 
 
 @pytest.fixture
+def settle():
+    """Waits until a page is drawn."""
+    return settled
+
+
+@pytest.fixture
+def until():
+    """Waits for something to come true."""
+
+    def wait(condition, seconds):
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < end, "it did not come true in time"
+            time.sleep(0.2)
+        return found
+
+    return wait
+
+
+@pytest.fixture
 def go(page):
     """Opens another page by the navigation."""
 

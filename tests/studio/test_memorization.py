@@ -35,7 +35,8 @@ def trained(folder, run, *, model, steps=1, **more):
 
     config = FinetuneConfig(
         model=str(model), data=(DataSet(folder=folder),), resolution=32, max_train_steps=steps, train_batch_size=8,
-        method="full", learning_rate=1e-3, mixed_precision="fp32", validation_steps=1000, **more,
+        method="full", learning_rate=1e-3, mixed_precision="fp32", validation_steps=1000, validation_prompts=("discs",),
+        **more,
     )  # fmt: skip
     list(finetune(config, run, device="cpu"))
     return run

@@ -34,8 +34,8 @@ class Large(toys.Toy):  # type: ignore[misc,name-defined]
         return {"loss": losses["loss"] + (self.ballast[:4] - losses["loss"].detach()).square().mean()}
 
 
-def train(run: Path, *, resume: bool) -> None:
-    config = toys.config(steps=STEPS, checkpoint_every=1, keep_checkpoints=1)
+def train(run: Path, *, resume: bool, every: int) -> None:
+    config = toys.config(steps=STEPS, checkpoint_every=every, keep_checkpoints=1)
     for _ in loop.train(Large(seed=7 if resume else 0), config, run, resume=resume, device="cpu"):
         pass
 
@@ -55,12 +55,12 @@ def resumable(run: Path) -> bool:
     return (run / "latest").exists()
 
 
-def begin(run: Path) -> int:
+def begin(run: Path, *, every: int = 1) -> int:
     """A child that trains. This process must not: the threads that torch then holds are not there in a child."""
     child = os.fork()
     if child == 0:
         try:
-            train(run, resume=resumable(run))
+            train(run, resume=resumable(run), every=every)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -69,7 +69,7 @@ def begin(run: Path) -> int:
 
 
 def finish(run: Path) -> None:
-    _, status = os.waitpid(begin(run), 0)
+    _, status = os.waitpid(begin(run, every=STEPS), 0)
     if status:
         sys.exit(f"the training of {run} ended with {status}")
 
@@ -80,6 +80,7 @@ def wait_for_saves(run: Path, child: int, count: int) -> None:
     until = time.monotonic() + 60
     while len(seen) < count and time.monotonic() < until and os.waitid(os.P_PID, child, ENDED) is None:
         seen |= staged(run) - before
+        time.sleep(0.0005)
 
 
 def kill_often(run: Path, times: int) -> None:

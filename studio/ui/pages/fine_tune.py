@@ -13,7 +13,7 @@ from studio.ui.tune.budget import draw_budget, draw_kept
 from studio.ui.tune.captions import draw_captions
 from studio.ui.tune.data import draw_doctor, draw_fields, draw_sets
 from studio.ui.tune.method import draw_method, draw_scope, take_over_method
-from studio.ui.tune.shared import PAGE, trainer
+from studio.ui.tune.shared import PAGE, trainer, why_not_read
 from studio.ui.tune.summary import draw_model, draw_run, draw_summary
 
 
@@ -47,17 +47,18 @@ def _draw_form() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         values |= told
     with data:
         sets = draw_sets()
+        looks = st.container()
         values |= draw_fields()
         settings = settings_of(values, sets=sets, options=options, guard=guard)
-        _draw_looks(settings)
+        with looks:
+            _draw_looks(settings)
     return settings, {**_defaults(values["method"]), **{k: v for k, v in options.items() if v is not None}}, flags
 
 
 def _draw_looks(settings: dict[str, Any]) -> None:
     """Draws what can be seen of the data."""
-    folders = [Path(one["folder"]) for one in settings["data"] if Path(one["folder"]).is_dir()]
+    folders = [Path(one["folder"]) for one in settings["data"] if not why_not_read(one["folder"])]
     there = folders and len(folders) == len(settings["data"])
-    st.subheader("What is in the data")
     try:
         draw_doctor(toml_of(_of_data(settings)) if there else None, folders)
     except RequestError as error:

@@ -21,7 +21,7 @@ def draw_clone(job: Job) -> None:
         st.caption("Or change it in the form of Fine-tune:")
         if st.button("Open in the form", key=f"{page}.form", icon=":material/tune:"):
             _open_in_form(config)
-    before = as_lines(rehomed(job, job.words, Path("{folder}"), root=shell.queue().root))
+    before = as_lines(rehomed(job, job.words, Path("{folder}")))
     words_text = st.text_area("Command, a word a line", before, key=f"{page}.words", height=180)
     old = config.read_text(encoding="utf-8", errors="replace") if config is not None else ""
     text = st.text_area("Its TOML file", old, key=f"{page}.toml", height=220) if config is not None else ""

@@ -71,13 +71,21 @@ def _draw_pages(found: int) -> int:
 def _draw_table(states: list[Any], kinds: list[str], text: str, page: int) -> None:
     jobs = shell.queue().jobs(states, kinds=kinds, text=text, limit=PER_PAGE, offset=(page - 1) * PER_PAGE)
     st.session_state[_SHOWN] = [job.id for job in jobs]
-    columns = {
-        "job": st.column_config.NumberColumn("job", width=60, format="%d"),
-        "what": st.column_config.TextColumn("what", width="large"),
-        "done": st.column_config.ProgressColumn("done", min_value=0, max_value=1, format="percent", width=110),
+    columns: dict[str, Any] = {
+        "job": st.column_config.NumberColumn("job", width=50, format="%d"),
+        "state": st.column_config.TextColumn("state", width=80),
+        "what": st.column_config.TextColumn("what", width=250),
+        "kind": st.column_config.TextColumn("kind", width=80),
+        "done": st.column_config.ProgressColumn("done", min_value=0, max_value=1, format="percent", width=90),
+        "took": st.column_config.TextColumn("took", width=65),
+        "made": st.column_config.TextColumn("made", width=85),
+        "priority": st.column_config.NumberColumn("priority", width=60, format="%d"),
         "now": st.column_config.TextColumn("now", width="large"),
-        "priority": st.column_config.NumberColumn("priority", width=70, format="%d"),
     }
+    if not any(job.priority for job in jobs):
+        columns["priority"] = None
+    if not any(job.state == "running" for job in jobs):
+        columns["done"] = None
     st.dataframe(rows(jobs), hide_index=True, height=min(320, 40 + 35 * len(jobs)), column_config=columns,
                  key=f"{PAGE}.table", on_select=_choose, selection_mode="single-row")  # fmt: skip
     if st.session_state.pop(_CHANGED, False):

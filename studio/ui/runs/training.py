@@ -13,10 +13,19 @@ from studio.forecast import shown_bytes, shown_time
 from studio.job_changes import free_name
 from studio.jobs import Job
 from studio.run_reading import RunLog, checkpoints, guard_pictures, memorization_report, samples, settings_of_run
-from studio.run_series import grid_of, guard_rows, loss_rows, metric_rows, seconds_left, step_rows
+from studio.run_series import (
+    grid_of,
+    guard_rows,
+    loss_rows,
+    metric_rows,
+    seconds_left,
+    shown_size,
+    step_rows,
+)
 from studio.ui import shell
 from studio.ui.form import fields
 from studio.ui.runs.listing import PAGE
+from studio.ui.serve import typed_path
 from studio.ui.text import plain
 
 VIEWS: Final = ("Loss", "Samples", "Memorization", "Checkpoints")
@@ -123,12 +132,14 @@ def _draw_samples(run: Path, job: Job | None) -> None:
             st.session_state[key] = steps[-1]
         chosen = st.select_slider("Step", steps, key=key)
     told = " | ".join(prompts.get(chosen, ()))
-    st.image(str(pictures[chosen]), caption=plain(f"Step {chosen}" + (f": {told}" if told else "")), width="stretch")
+    width, aspect = shown_size(pictures[chosen])
+    st.image(str(pictures[chosen]), caption=plain(f"Step {chosen}" + (f": {told}" if told else "")), width=width)
     if len(steps) > 1:
         st.caption("Over time" if len(steps) <= 12 else f"Over time, 12 of {len(steps)}")
-        columns = st.columns(2)
+        count = 4 if aspect < 2 else 2 if aspect < 5 else 1
+        columns = st.columns(count)
         for number, step in enumerate(grid_of(steps)):
-            columns[number % 2].image(str(pictures[step]), caption=f"Step {step}", width="stretch")
+            columns[number % count].image(str(pictures[step]), caption=f"Step {step}", width="stretch")
 
 
 # --- memorization ------------------------------------------------------------------------------------------------
@@ -182,10 +193,15 @@ def _draw_audit(run: Path) -> None:
         names = ["samples", "seeds_per_caption", "num_inference_steps", "held_out", "allow_leakage"]
         values = fields(EvaluateMemorizationRequest, names, page=f"{PAGE}.audit")
         if st.button("Put it into the queue", key=f"{PAGE}.audit.go", type="primary"):
-            shell.told(_submit, "evaluate memorization", EvaluateMemorizationRequest, {**values, "run": run},
-                       f"audit {run.name}")  # fmt: skip
+            shell.told(_audit, run, values)
     if not ready:
         st.caption("An audit is possible when the run is finished.")
+
+
+def _audit(run: Path, values: dict[str, Any]) -> None:
+    if values["held_out"]:
+        typed_path(values["held_out"], what="held_out")
+    _submit("evaluate memorization", EvaluateMemorizationRequest, {**values, "run": run}, f"audit {run.name}")
 
 
 def _submit(verb: str, kind: Any, values: dict[str, Any], title: str) -> None:

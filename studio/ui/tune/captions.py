@@ -9,6 +9,7 @@ import streamlit as st
 from PIL import Image, UnidentifiedImageError
 
 from studio.errors import RequestError
+from studio.ui.serve import typed_path
 from studio.ui.text import plain
 from studio.ui.tune.shared import PAGE, why_not_write
 
@@ -89,7 +90,11 @@ def _listing(folder: str, changed: float) -> Any:
 
 
 def _draw_picture(place: Any, path: Path, name: str, is_video: bool) -> None:
-    picture = _thumbnail(str(path), path.stat().st_mtime, is_video)
+    try:
+        typed_path(str(path))  # a link in the folder may lead elsewhere
+        picture = _thumbnail(str(path), path.stat().st_mtime, is_video)
+    except (RequestError, OSError):
+        picture = None
     if picture is None:
         place.caption(f":material/broken_image: {plain(name)} cannot be shown")
     else:

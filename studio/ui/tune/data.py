@@ -13,7 +13,7 @@ from studio.jobs import Job, runs_folder
 from studio.ui import shell
 from studio.ui.form import field, fields
 from studio.ui.text import plain
-from studio.ui.tune.shared import PAGE, latest_job, submit_with, trainer
+from studio.ui.tune.shared import PAGE, latest_job, submit_with, trainer, why_not_read
 from studio.uploads import Limits, shown_name
 
 _UNPACKING = f"{PAGE}.unpacking"
@@ -57,9 +57,8 @@ def _draw_set(number: int, count: int) -> dict[str, Any]:
         _remove(number, count)
         st.rerun()
     folder = str(values["folder"] or "").strip()
-    if folder and not Path(folder).is_dir():
-        st.error(f"{plain(folder)}: {'is a file; name its folder' if Path(folder).is_file() else 'no such folder'}",
-                 icon=":material/folder_off:")  # fmt: skip
+    if folder and (why := why_not_read(folder)):
+        st.error(plain(why), icon=":material/folder_off:")
     return {**values, "folder": folder}
 
 
@@ -192,7 +191,9 @@ def _draw_check(text: str, names: str, folders: list[Path]) -> None:
     moved = quarantines(folders)
     if moved:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"{sum(moved.values())} files lie in quarantine ({plain('_quarantine')} in the data folder).")
+            count = sum(moved.values())
+            lie = "1 file lies" if count == 1 else f"{count} files lie"
+            st.caption(f"{lie} in quarantine ({plain('_quarantine')} in the data folder).")
             if st.button("Put them back", key=f"{PAGE}.restore", icon=":material/undo:"):
                 shell.told(_move, text, "--restore", f"put back the quarantine of {names}", names)
                 st.rerun()

@@ -13,7 +13,9 @@ from studio.ui.text import plain
 from studio.weight_histogram import WeightHistogram
 
 _BARS: Final = 90
-_COLORS: Final = alt.Scale(domain=["trained", "as it is"], range=["#ff4b4b", "#8f98a8"])
+_TRAINED: Final = "#d6455a"
+_REST: Final = "#8f98a8"
+_IS: Final = ("trained", "as it is")
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -45,7 +47,7 @@ def draw_histogram(
     st.caption(_words(found, choice, bool(inside.all())))
     with st.expander("Share that is trained, layer by layer"):
         rows = layer_shares(found, inside, choice)
-        bars = alt.Chart(alt.Data(values=rows)).mark_bar(color="#ff4b4b").encode(
+        bars = alt.Chart(alt.Data(values=rows)).mark_bar(color=_TRAINED).encode(
             x=alt.X("share:Q", axis=alt.Axis(format="%"), title="trained"), y=alt.Y("layer:N", sort=None, title=None),
             tooltip=["layer:N", alt.Tooltip("share:Q", format=".2%"), alt.Tooltip("trained:Q", format=",")],
         )  # fmt: skip
@@ -80,22 +82,20 @@ def _chart(found: WeightHistogram, inside: NDArray[np.bool_], choice: Choice) ->
     low, high = spread(found)
     edges = sorted({*np.geomspace(low, high, _BARS + 1).tolist(), choice.threshold})
     rows = [
-        {"low": edges[k], "high": edges[k + 1], "weights": max(0.0, count),
-         "is": "trained" if edges[k + 1] <= choice.threshold * 1.0000001 else "as it is"}
+        {"low": edges[k], "high": edges[k + 1], "weights": max(0.0, count), "none": 0,
+         "is": _IS[0] if edges[k + 1] <= choice.threshold * 1.0000001 else _IS[1]}
         for k, count in enumerate(found.bars(edges, inside=inside)) if edges[k + 1] > edges[k]
     ]  # fmt: skip
-    x = alt.X(
-        "low:Q", scale=alt.Scale(type="log", domain=[low, high]), title="|w|", axis=alt.Axis(format=".0e", tickCount=6)
-    )
-    bars = alt.Chart(alt.Data(values=rows)).mark_bar(stroke=None).encode(
-        x=x, x2="high:Q", y=alt.Y("weights:Q", title="weights"),
-        color=alt.Color("is:N", scale=_COLORS, legend=alt.Legend(orient="top-left", title=None)),
-        tooltip=[alt.Tooltip("low:Q", format=".2e"), alt.Tooltip("high:Q", format=".2e"),
-                 alt.Tooltip("weights:Q", format=",.0f")],
+    axis = alt.Axis(format=".0e", tickCount=6)
+    size = alt.X("low:Q", scale=alt.Scale(type="log", domain=[low, high], nice=False), title="|w|", axis=axis)
+    # by the root: what SaRA trains would be a line on the ground else
+    height = alt.Y("weights:Q", title="weights", scale=alt.Scale(type="sqrt"), axis=alt.Axis(format="~s", tickCount=4))
+    colors = alt.Scale(domain=list(_IS), range=[_TRAINED, _REST])
+    legend = alt.Legend(orient="top-left", title=None)
+    told = [alt.Tooltip("low:Q", format=".2e"), alt.Tooltip("high:Q", format=".2e")]
+    bars = alt.Chart(alt.Data(values=rows)).mark_rect(stroke=None).encode(
+        x=size, x2="high:Q", y=height, y2="none:Q", color=alt.Color("is:N", scale=colors, legend=legend),
+        tooltip=[*told, alt.Tooltip("weights:Q", format=",.0f")],
     )  # fmt: skip
-    rule = (
-        alt.Chart(alt.Data(values=[{"t": choice.threshold}]))
-        .mark_rule(strokeDash=[4, 3], color="#ff4b4b")
-        .encode(x="t:Q")
-    )
-    return alt.layer(bars, rule)
+    here = alt.Chart(alt.Data(values=[{"threshold": choice.threshold}]))
+    return alt.layer(bars, here.mark_rule(strokeDash=[4, 3], color=_TRAINED).encode(x="threshold:Q"))

@@ -71,6 +71,7 @@ def _draw_sara(kind: Any, model: str) -> dict[str, Any]:
         values["threshold"] = _draw_slider(kind, found)
     else:
         values[rule] = field(kind, rule, page=page, step=0.005 if rule == "fraction" else None)
+    picture = st.container()
     others = [name for name in kind.model_fields if name not in RULES]
     with st.expander("Cap, low-rank term, re-selection"):
         values |= fields(kind, others, page=page, columns=2)
@@ -80,7 +81,8 @@ def _draw_sara(kind: Any, model: str) -> dict[str, Any]:
         )
     else:
         assert inside is not None
-        draw_histogram(found, inside, values, share=st.session_state.get(f"{PAGE}.trainable_share"))
+        with picture:
+            draw_histogram(found, inside, values, share=st.session_state.get(f"{PAGE}.trainable_share"))
     return values
 
 

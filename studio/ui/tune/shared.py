@@ -1,8 +1,6 @@
 """What the parts of the Fine-tune page share."""
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +11,9 @@ from models.loading import folder_here
 from studio.errors import RequestError
 from studio.forecast import Past, matrix_speed, past_runs
 from studio.jobs import Job, runs_folder
+from studio.roots import declared_roots, inside_roots
 from studio.ui import shell
+from studio.ui.serve import typed_path
 from studio.weight_histogram import WeightHistogram, cached_histogram, network_of, read_entries
 
 PAGE: Final = "fine_tune"
@@ -28,24 +28,27 @@ def trainer() -> Any:
     return import_module("training.finetune.config")
 
 
+def why_not_read(folder: str) -> str:
+    """Why the files of a folder may not be shown or moved; nothing where they may."""
+    try:
+        found = typed_path(folder, what="data folder")
+    except RequestError as error:
+        return str(error)
+    if found.is_file():
+        return f"data folder {folder}: is a file; name the folder that it is in"
+    return "" if found.is_dir() else f"data folder {folder}: no such folder"
+
+
 def why_not_write(folder: Path) -> str:
     """Why captions in a folder may not be changed from a page; nothing where they may."""
-    real = folder.resolve()
-    if any(real.is_relative_to(root.resolve()) for root in _declared()):
-        return ""
-    return (
-        "Captions are changed here only in uploads and in folders that the owner declared "
-        "(data_folders in settings.toml of the runs folder); edit the .txt files themselves."
-    )
-
-
-def _declared() -> list[Path]:
-    """The one place that knows where pages may write: uploads, and what the owner of the studio declared."""
-    roots = [runs_folder() / "uploads"]
-    roots += [Path(part) for part in os.environ.get("STUDIO_DATA", "").split(os.pathsep) if part]
-    with suppress(ImportError, RequestError):  # it is no matter of this page what else is wrong with the settings
-        roots += import_module("studio.settings").studio_settings().data_folders
-    return roots
+    try:
+        inside_roots(folder, roots=declared_roots(local=False))
+    except RequestError:
+        return (
+            "Captions are changed here only in uploads and in folders that the owner of the studio declared "
+            "(data_folders in the settings); elsewhere, edit the .txt files themselves."
+        )
+    return ""
 
 
 # --- the model ---------------------------------------------------------------------------------------------------

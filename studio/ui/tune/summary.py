@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import streamlit as st
 
@@ -12,8 +12,9 @@ from studio.forecast import Forecast, forecast, free_bytes, shown_bytes, shown_t
 from studio.jobs import Job, runs_folder
 from studio.run_reading import RunLog, run_of, samples
 from studio.ui import shell
+from studio.ui.serve import typed_path
 from studio.ui.text import plain
-from studio.ui.tune.shared import (  # fmt: skip
+from studio.ui.tune.shared import (
     PAGE,
     TOML,
     changed_at,
@@ -23,7 +24,10 @@ from studio.ui.tune.shared import (  # fmt: skip
     past,
     shapes_of,
     submit_with,
+    why_not_read,
 )
+
+_BASIS: Final = {"measured": "Measured", "scaled": "Estimate", "rough": "Rough", "unknown": "Unknown"}
 
 
 def draw_summary(settings: dict[str, Any], options: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
@@ -37,6 +41,11 @@ def draw_summary(settings: dict[str, Any], options: Mapping[str, Any], flags: Ma
     name = _draw_name(settings)
     _draw_forecast(settings, options)
     try:
+        for one in settings["data"]:
+            if why := why_not_read(one["folder"]):
+                raise RequestError(why)
+        if settings.get("cache_dir"):
+            typed_path(settings["cache_dir"], what="cache_dir")
         check_settings(settings)
         run = run_folder(runs_folder(), name)
         text, why_not = toml_of(settings), ""
@@ -80,15 +89,16 @@ def _to_come() -> set[str]:
 
 def _draw_forecast(settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     found = _forecast(settings, options)
-    time, memory, disk = st.columns(3)
     about = "" if found.basis == "measured" else "about "
-    time.metric("Time", "unknown" if found.seconds is None else f"{about}{shown_time(found.seconds)}",
-                help="Of the steps alone: encoding the data, samples and the guard come on top.")  # fmt: skip
-    memory.metric("Memory", "unknown" if found.peak_bytes is None else f"{about}{shown_bytes(found.peak_bytes)}",
-                  help="The most that the program holds, on the GPU where there is one.")  # fmt: skip
-    disk.metric("Checkpoints", "unknown" if found.disk_bytes is None else f"about {shown_bytes(found.disk_bytes)}",
-                help="On the disk, as many as are kept at a time.")  # fmt: skip
-    st.caption(f"{'Measured' if found.basis == 'measured' else 'Estimate'}: {plain(found.words)}.")
+    time = "unknown" if found.seconds is None else f"{about}{shown_time(found.seconds)}"
+    memory = "unknown" if found.peak_bytes is None else f"{about}{shown_bytes(found.peak_bytes)}"
+    disk = "unknown" if found.disk_bytes is None else f"about {shown_bytes(found.disk_bytes)}"
+    st.markdown(
+        f"Time **{time}** · memory **{memory}** · checkpoints **{disk}**",
+        help="Time of the steps alone: encoding the data, samples and the guard come on top. Memory is the most that "
+        "the program holds, on the GPU where there is one. Checkpoints are as many as are kept at a time.",
+    )
+    st.caption(f"{_BASIS[found.basis]}: {plain(found.words)}.")
     room = free_bytes(runs_folder())
     if found.disk_bytes is not None and found.disk_bytes > room:
         st.warning(f"The disk has {shown_bytes(room)} left, less than the checkpoints need. Keep fewer, train fewer "

@@ -9,7 +9,8 @@ PAGE = "fine_tune"
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDIO_DATA", str(tmp_path))
     folder = tmp_path / "red things"
     folder.mkdir()
     for k in range(4):
