@@ -130,8 +130,11 @@ class ConvLayer(Layer):
         padded = F.pad(x, [side for p in reversed(padding) for side in (p, p)])
         taps = []
         for tap in itertools.product(*(range(k) for k in self.kernel)):
-            reads = [slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in zip(tap, dilation, stride, places, strict=True)]
-            taps.append(padded[(..., *reads)])
+            reads = [
+                slice(t * d, t * d + s * (n - 1) + 1, s)
+                for t, d, s, n in zip(tap, dilation, stride, places, strict=True)
+            ]
+            taps.append(padded[(slice(None), slice(None), *reads)])
         return torch.stack(taps, 2).flatten(3).flatten(1, 2)
 
     def factors(self, upstream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]] | None:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 _BLOCK: Final = 1 << 17
 """Numbers of a norm's output that are made at a time."""
 
