@@ -76,9 +76,7 @@ def _draw_sara(kind: Any, model: str) -> dict[str, Any]:
     with st.expander("Cap, low-rank term, re-selection"):
         values |= fields(kind, others, page=page, columns=2)
     if found is None:
-        st.caption(
-            "The model's weights are not here, so they cannot be counted; the run tells how many it trains."
-        )
+        st.caption("The model's weights are not here, so they cannot be counted; the run tells how many it trains.")
     else:
         assert inside is not None
         with picture:
