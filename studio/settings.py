@@ -91,6 +91,24 @@ def file_settings() -> Settings:
         raise RequestError(_worded(error, path, {})) from None
 
 
+def idle_exit_of_settings() -> float:
+    """How long a worker waits for a job, in seconds; settings that cannot be read do not keep it from starting."""
+    return _or_defaults().worker_idle_exit
+
+
+def animate_defaults() -> dict[str, Any]:
+    """What the Animate and Background pages begin with, where it is not the fields' own default, by their names."""
+    return cast(Request, _or_defaults().animate).model_dump(exclude_defaults=True)
+
+
+def _or_defaults() -> Settings:
+    """The settings; wrong ones are told by the System page and by `studio doctor`, and do not count here."""
+    try:
+        return studio_settings()
+    except RequestError:
+        return Settings()
+
+
 def write_settings(settings: Settings) -> Path:
     """Writes what differs from the defaults; the whole file or nothing of it.
 

@@ -57,11 +57,17 @@ def place_of(job: Job) -> Place | None:
 
 
 def find_places(roots: Sequence[Path], jobs: Iterable[Job]) -> list[Place]:
-    """The studies below some folders and those that jobs work on, the latest first."""
-    found = {place.folder.resolve(): place for job in jobs if (place := place_of(job)) is not None}
+    """The studies below some folders and those that jobs work on or wait to begin, the latest first."""
+    found: dict[Path, tuple[float, Place]] = {}
+    for job in jobs:
+        if (place := place_of(job)) is not None:
+            begun = _changed(place) or (job.created if job.is_open else 0.0)
+            found.setdefault(place.folder.resolve(), (begun, place))
     for folder in folders_with([LEDGER, SETUP], roots):
-        found.setdefault(folder.resolve(), Place(folder=folder))
-    return sorted((place for place in found.values() if _changed(place)), key=_changed, reverse=True)
+        place = Place(folder=folder)
+        found.setdefault(folder.resolve(), (_changed(place), place))
+    there = [(begun, place) for begun, place in found.values() if begun]
+    return [place for _, place in sorted(there, key=lambda one: -one[0])]
 
 
 def _changed(place: Place) -> float:

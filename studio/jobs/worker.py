@@ -337,19 +337,26 @@ def is_anybody_there(queue: Queue) -> bool:
     return any(row.is_alive and row.owner.machine == machine for row in queue.workers())
 
 
-def ensure_worker(queue: Queue, *, idle_exit_s: float = 600.0) -> bool:
-    """Starts a worker in the background where there is none; whether it did."""
+def ensure_worker(queue: Queue, *, idle_exit_s: float | None = None) -> bool:
+    """Starts a worker in the background where there is none; whether it did.
+
+    Args:
+        idle_exit_s: it ends after so long without a job; by default what the settings say.
+    """
     if is_anybody_there(queue):
         return False
     start_worker(queue, idle_exit_s=idle_exit_s)
     return True
 
 
-def start_worker(queue: Queue, device: str = "auto", *, idle_exit_s: float = 600.0) -> None:
+def start_worker(queue: Queue, device: str = "auto", *, idle_exit_s: float | None = None) -> None:
     """Starts a worker in the background; one for a device that has one already ends at once.
 
     It outlives the page and the app that asked for it, and ends by itself when there is nothing to do.
     """
+    from studio.settings import idle_exit_of_settings
+
+    idle_exit_s = idle_exit_of_settings() if idle_exit_s is None else idle_exit_s
     log_file = worker_log(queue)
     log_file.parent.mkdir(exist_ok=True)
     with log_file.open("ab") as log:

@@ -106,14 +106,18 @@ def _run(thing: Thing, queue: Queue) -> Provenance:
     config = run_config(thing.place)
     settings = _mapping(config.get("finetune")) or _mapping(config.get("settings"))
     rows = [*_common(thing), *((_label(name), _worded(value)) for name, value in settings.items())]
-    return Provenance(rows=tuple(rows), command=_job(thing, queue)[0] or _again(thing.place))
+    page, values = ("fine_tune", {"settings": settings}) if config.get("finetune") else ("", {})
+    return Provenance(rows=tuple(rows), command=_job(thing, queue)[0] or _again(thing.place), page=page,
+                      values=values)  # fmt: skip
 
 
 def _study(thing: Thing, queue: Queue) -> Provenance:
     setup = json_of(thing.place / "setup.json") or json_of(thing.place / "comparison.json") or {}
     settings = {**_mapping(setup.get("config")), **_mapping(setup.get("search"))} or setup
     rows = [*_common(thing), *((_label(name), _worded(value)) for name, value in settings.items())]
-    return Provenance(rows=tuple(rows), command=_job(thing, queue)[0])
+    is_search = (thing.place / "setup.json").is_file()
+    return Provenance(rows=tuple(rows), command=_job(thing, queue)[0], page="search" if is_search else "",
+                      values={"study": str(thing.place)} if is_search else {})  # fmt: skip
 
 
 def _again(run: Path) -> str:

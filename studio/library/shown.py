@@ -33,6 +33,11 @@ def size_text(size: float) -> str:
     return f"{size:,.1f} TB"
 
 
+def count_text(count: int, one: str = "thing", several: str = "") -> str:
+    """A number of things: 1 thing, 10,000 things."""
+    return f"1 {one}" if count == 1 else f"{count:,} {several or one + 's'}"
+
+
 def when_text(at: float, now: float | None = None) -> str:
     """A time for people: 5 min ago, yesterday, 2026-01-31."""
     ago = (time.time() if now is None else now) - at

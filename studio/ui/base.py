@@ -43,7 +43,7 @@ def draw_base(page: str, template: str, note: Callable[[dict[str, Any]], None] |
         if not runs:
             st.caption("There is no run yet. Train one on the Fine-tune page, or write TOML.")
             return None
-        name = st.selectbox("Run", list(runs), key=f"{page}.run", persist_state="session", format_func=plain)
+        name = st.selectbox("Run", list(runs), key=f"{page}.run", persist_state="session")
         folder = runs[str(name)]
         text = shell.told(_read, folder / "config.toml") or ""
     elif source == FILE:

@@ -48,7 +48,7 @@ def draw_methods(page: str) -> None:
     if not places:
         st.info("Train the same pictures by several methods, with the same seed and the same steps, and see which one "
                 "learns most for its size. Every run is kept.", icon=":material/compare:")  # fmt: skip
-    chosen = st.selectbox("Comparison", [*names, NEW], key=key, persist_state="session", format_func=plain)
+    chosen = st.selectbox("Comparison", [*names, NEW], key=key, persist_state="session")
     if chosen == NEW:
         _draw_new(page, places)
     else:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import altair as alt
 import streamlit as st
 
 from studio.errors import RequestError
@@ -39,7 +40,7 @@ def draw_player(page: str) -> None:
     key = f"{page}.videos"
     st.session_state[key] = [name for name in st.session_state.get(key, []) if name in videos]
     names = st.multiselect("Videos", list(videos), key=key, max_selections=MOST_VARIANTS, persist_state="session",
-                           placeholder="two to four of those that were made", format_func=plain)  # fmt: skip
+                           placeholder="two to four of those that were made")  # fmt: skip
     with st.expander("Other videos"):
         _draw_others(page)
     clips, labels = [], []
@@ -117,7 +118,13 @@ def _draw_difference(one: Clip, two: Clip, labels: list[str]) -> None:
     least = found.frames[min(range(len(found.ssim)), key=lambda k: found.ssim[k])]
     about.caption(f"Means of {len(found.frames)} frames at {found.size[0]}x{found.size[1]}, {plain(labels[0])} and "
                   f"{plain(labels[1])}. They differ most in frame {least + 1}.")  # fmt: skip
-    st.line_chart({"frame": [k + 1 for k in found.frames], "SSIM": found.ssim}, x="frame", y="SSIM", height=180)
+    data = alt.Data(values=[{"frame": k + 1, "ssim": value} for k, value in zip(found.frames, found.ssim, strict=True)])
+    chart = alt.Chart(data).mark_line().encode(
+        x=alt.X("frame:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+        y=alt.Y("ssim:Q", title="SSIM", scale=alt.Scale(zero=False)),
+        tooltip=["frame:Q", alt.Tooltip("ssim:Q", format=".4f")],
+    )  # fmt: skip
+    st.altair_chart(chart.properties(height=180), width="stretch")
 
 
 def _made() -> dict[str, str]:

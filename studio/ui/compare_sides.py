@@ -52,7 +52,7 @@ def draw_sides(page: str) -> None:
             icon=":material/grid_view:",
         )
     name = st.selectbox("Side by side", [*kept, NEW], key=key, persist_state="session",
-                        format_func=lambda name: plain(_label(kept[name])) if name in kept else "New …")  # fmt: skip
+                        format_func=lambda name: _label(kept[name]) if name in kept else "New …")  # fmt: skip
     if name == NEW:
         _draw_new(page)
     else:
@@ -117,8 +117,7 @@ def _draw_variants(page: str) -> list[Variant]:
         options = [BASE, *adapters]
         if st.session_state.get(which) not in options:
             st.session_state[which] = options[min(number, len(options) - 1)]
-        name = what.selectbox(f"Variant {'ABCD'[number]}", options, key=which, persist_state="session",
-                              format_func=plain)  # fmt: skip
+        name = what.selectbox(f"Variant {'ABCD'[number]}", options, key=which, persist_state="session")  # fmt: skip
         times = scale.number_input("Scale", -4.0, 4.0, 1.0, step=0.1, key=f"{which}.scale", persist_state="session",
                                    disabled=name == BASE, help="1 as it was trained, 0 is the base model.")  # fmt: skip
         if name == BASE:

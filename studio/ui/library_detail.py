@@ -17,7 +17,10 @@ from studio.ui.text import plain
 PAGE: Final = "library"
 _LARGEST_SHOWN: Final = 200_000_000
 """Bytes of a video that is given to the browser while the page is drawn; larger ones are only downloaded."""
-_USE: Final = {"animate": "Use on the Animate page", "background": "Use on the Background page"}
+_USE: Final = {
+    "animate": "Use on the Animate page", "background": "Use on the Background page",
+    "fine_tune": "Train again, changed", "search": "Open on the Search page",
+}  # fmt: skip
 
 
 def open_detail(number: int) -> None:
@@ -106,7 +109,7 @@ def _draw_actions(library: Library, thing: Thing, told: Provenance) -> None:
         if told.page in pages and not thing.trash:
             _draw_use(told)
         if thing.job is not None and "runs" in pages:
-            _draw_job(thing.job, pages["runs"])
+            _draw_job(thing.job)
         if thing.place.is_file():
             st.download_button("Download", thing.place.read_bytes, thing.place.name, key=f"{PAGE}.download",
                                icon=":material/download:", width="stretch", on_click="ignore")  # fmt: skip
@@ -125,12 +128,11 @@ def _draw_use(told: Provenance) -> None:
         shell.hand_over(told.page, **told.values)
 
 
-def _draw_job(number: int, page: Any) -> None:
+def _draw_job(number: int) -> None:
     if st.button(f"Job {number}", key=f"{PAGE}.job", icon=":material/list_alt:", width="stretch",
                  help="Opens the Runs page at the job that made it."):  # fmt: skip
         close_detail()
-        st.session_state["runs.job"] = number
-        st.switch_page(page, query_params={"job": str(number)})
+        shell.hand_over("runs", job=number)
 
 
 def _draw_delete(library: Library, thing: Thing) -> None:

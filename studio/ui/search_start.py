@@ -30,7 +30,6 @@ from studio.ui import shell
 from studio.ui.base import draw_base
 from studio.ui.form import field, fields
 from studio.ui.serve import typed_path
-from studio.ui.text import plain
 from studio.uploads.names import safe_part
 from training.finetune.searching.settings import SearchSettings
 
@@ -197,7 +196,7 @@ def _draw_budget(page: str, places: Sequence[Place]) -> dict[str, Any]:
         seeds,
         key=f"{page}.begin",
         persist_state="session",
-        format_func=lambda name: plain(Path(name).name),
+        format_func=lambda name: Path(name).name,
         help=SearchRequest.model_fields["seed_configs"].description,
     )
     found["seed_configs"] = None if begin == "nothing" else Path(str(begin))

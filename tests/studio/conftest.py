@@ -112,3 +112,66 @@ def needs_detector() -> None:
 
     if not mini_detector().is_file():
         pytest.skip("the mini detector's weights are not here: run the recipe mini-pose")
+
+
+@pytest.fixture
+def make_study() -> Callable[..., Path]:
+    """Writes the ledger of a study into a folder, as searches do: trials of (mask, [(step, quality, copying)])."""
+
+    def make(folder: Path, trials: Any, *, budget: int = 10, limit: float | None = None, running: bool = False) -> Path:
+        from training.search.entries import Asked, Budget, Finished, Header, Measured
+        from training.search.ledger import open_ledger
+        from training.search.space import Candidate, LogUniform, Space
+        from training.search.trial import Point
+
+        folder.mkdir(parents=True)
+        sites = tuple(f"blocks.{block}.{kind}" for block in (0, 1) for kind in ("attn1", "ffn"))
+        space = Space(sites=sites, numbers={"learning_rate": LogUniform(low=1e-4, high=1e-2)})
+        header = Header(name=folder.name, space=space, budget=Budget(trials=budget), limit=limit, reference=(1.0, 0.5))
+        entries: list[Any] = [header]
+        for number, (mask, points) in enumerate(trials):
+            candidate = Candidate(mask=tuple(bit == "1" for bit in mask), values={"learning_rate": 1e-3})
+            why = "anchor" if number < 2 else "strategy"
+            entries.append(Asked(trial=number, candidate=candidate, why=why, worker="w", at=1.0))
+            for step, quality, copying in points:
+                path = f"trial-{number}/step-{step}.safetensors" if "1" in mask else None
+                metrics = {"trained-numbers": 1000.0 * mask.count("1")}
+                point = Point(
+                    step=step,
+                    quality=quality,
+                    copying=copying,
+                    metrics=metrics,
+                    path=path,
+                    train_seconds=2.0,
+                    judge_seconds=1.0,
+                )
+                entries.append(Measured(trial=number, point=point))
+            if not running or number < len(trials) - 1:
+                outcome, reason = ("complete", None) if points else ("failed", "no memory left")
+                entries.append(Finished(trial=number, outcome=outcome, reason=reason, steps=0, seconds=1.0, at=2.0))
+        ledger = open_ledger(folder, None)
+        with ledger.exclusive():
+            for entry in entries:
+                ledger.append(entry)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_video() -> Callable[..., Path]:
+    """Writes a small video of one grey that brightens frame by frame."""
+
+    def make(path: Path, *, frames: int = 12, rate: int = 12, size: tuple[int, int] = (64, 48), first: int = 0) -> Path:
+        import av
+
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for index in range(frames):
+                picture = np.full((size[1], size[0], 3), min(255, first + index * 10), np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path
+
+    return make

@@ -134,7 +134,7 @@ class ConvLayer(Layer):
                 slice(t * d, t * d + s * (n - 1) + 1, s)
                 for t, d, s, n in zip(tap, dilation, stride, places, strict=True)
             ]
-            taps.append(padded[(..., *reads)])
+            taps.append(padded[(slice(None), slice(None), *reads)])
         return torch.stack(taps, 2).flatten(3).flatten(1, 2)
 
     def factors(self, upstream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]] | None:

@@ -13,6 +13,7 @@ from studio.errors import RequestError
 from studio.jobs import Job
 from studio.preflight import Preflight, look_ahead, stops
 from studio.requests import AnimateRequest
+from studio.settings import animate_defaults
 from studio.ui import shell
 from studio.ui.controls import control_of
 from studio.ui.form import field, fields
@@ -59,6 +60,7 @@ def _draw_form(fit: DeltaGenerator) -> None:
     with fit:
         found = _look_ahead(picture, driving, person)
         adjust = _draw_fit(picture, found)
+    begins = animate_defaults()
     values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=PAGE), "person": person, "adjust": adjust}
     length, seed, seeds_place, dice = st.columns([3, 3, 3, 1], vertical_alignment="bottom")
     with length:
@@ -73,13 +75,13 @@ def _draw_form(fit: DeltaGenerator) -> None:
                                 help="So many videos, with this seed and the next ones, side by side.")  # fmt: skip
     start = st.container()
     with st.expander("Model and adapters"):
-        values |= fields(AnimateRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE)
+        values |= fields(AnimateRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE, **begins)
     with st.expander("Quality and size"):
         names = ["num_inference_steps", "guidance_scale", "scheduler", "fps", "width", "height", "fit", "audio"]
-        values |= fields(AnimateRequest, names, page=PAGE, columns=2)
+        values |= fields(AnimateRequest, names, page=PAGE, columns=2, **begins)
     with st.expander("More"):
         names = ["negative_prompt", "align", "detector", "prompt_noise", "prompt_random_words", "guidance_before"]
-        values |= fields(AnimateRequest, names, page=PAGE)
+        values |= fields(AnimateRequest, names, page=PAGE, **begins)
     with start:
         why_not = _why_not(picture, driving, found)
         if st.button("Animate", type="primary", key=f"{PAGE}.go", disabled=bool(why_not), width="stretch"):

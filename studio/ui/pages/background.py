@@ -7,6 +7,7 @@ import streamlit as st
 
 from studio.animate_form import background_words
 from studio.requests import BackgroundRequest
+from studio.settings import animate_defaults
 from studio.ui import shell
 from studio.ui.form import field, fields
 from studio.ui.results import draw_recent, draw_result
@@ -36,16 +37,17 @@ def _draw_form() -> None:
     picture = pick_picture(PAGE, label="Picture")
     if picture is not None:
         st.image(str(shown_picture(picture)), width=260, caption="Picture")
+    begins = animate_defaults()
     values: dict[str, Any] = {"prompt": field(BackgroundRequest, "prompt", page=PAGE)}
     values |= fields(BackgroundRequest, ["num_frames", "seed"], page=PAGE, columns=2)
     with st.expander("Model and adapters"):
-        values |= fields(BackgroundRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE)
+        values |= fields(BackgroundRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE, **begins)
     with st.expander("Quality and size"):
         names = ["num_inference_steps", "guidance_scale", "scheduler", "fps", "width", "height", "fit"]
-        values |= fields(BackgroundRequest, names, page=PAGE, columns=2)
+        values |= fields(BackgroundRequest, names, page=PAGE, columns=2, **begins)
     with st.expander("More"):
         names = ["negative_prompt", "prompt_noise", "prompt_random_words", "guidance_before"]
-        values |= fields(BackgroundRequest, names, page=PAGE)
+        values |= fields(BackgroundRequest, names, page=PAGE, **begins)
     why_not = "Choose a picture first." if picture is None else "" if values["prompt"] else "Write what happens first."
     if st.button("Bring it alive", type="primary", key=f"{PAGE}.go", disabled=bool(why_not), width="stretch"):
         shell.told(_start, {**values, "image": picture})

@@ -9,7 +9,7 @@ import streamlit as st
 from studio.errors import RequestError
 from studio.library import KINDS, Kind, Library, Order, Thing
 from studio.library.keeper import Keeper
-from studio.library.shown import ICONS, NAMES, TEACHING, card_line, placeholder, size_text
+from studio.library.shown import ICONS, NAMES, TEACHING, card_line, count_text, placeholder, size_text
 from studio.library.trash import empty, put_in_trash, restore
 from studio.settings import studio_settings
 from studio.ui import shell
@@ -131,8 +131,7 @@ def _draw_none(wanted: dict[str, Any], kind: Kind) -> None:
 def _draw_selecting(library: Library, things: Sequence[Thing], total: int) -> list[int] | None:
     """Draws how many there are, and the choice of several; None while none is to be chosen."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        first = "1 thing" if total == 1 else f"{total:,} things"
-        st.caption(first, width="stretch")
+        st.caption(count_text(total), width="stretch")
         ours = [thing for thing in things if not thing.is_bundled]
         if not ours:
             return None
@@ -218,7 +217,7 @@ def _draw_question(library: Library) -> None:
 def _ask(library: Library, asked: int | str) -> None:
     if asked == "all":
         size = next(use for use in library.usage() if use.kind == _TRASH)
-        what = f"{size.things:,} things, {size_text(size.bytes)},"
+        what = f"{count_text(size.things)}, {size_text(size.bytes)},"
     else:
         thing = library.thing(int(asked))
         what = f"{plain(thing.title)}, {size_text(thing.bytes)},"

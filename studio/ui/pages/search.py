@@ -9,10 +9,10 @@ from studio.jobs import Job, runs_folder
 from studio.places import roots
 from studio.studies import Place, find_places, is_search, jobs_of
 from studio.ui import shell
+from studio.ui.base import TYPED
 from studio.ui.search_start import draw_start
 from studio.ui.search_study import draw_study
 from studio.ui.serve import typed_path
-from studio.ui.text import plain
 
 PAGE: Final = "search"
 STUDIES: Final = "Studies"
@@ -23,7 +23,10 @@ _ELSEWHERE: Final = "Another folder"
 def draw() -> None:
     """Draws the page."""
     st.title("Search")
-    if folder := shell.take_over(PAGE).get("study"):
+    handed = shell.take_over(PAGE)
+    if "toml" in handed:
+        st.session_state[f"{PAGE}.view"], st.session_state[f"{PAGE}.base"] = NEW, TYPED
+    if folder := handed.get("study"):
         st.query_params["study"] = _address(Path(str(folder)))
         st.session_state.pop(f"{PAGE}.place", None)
         st.session_state[f"{PAGE}.view"] = STUDIES
@@ -82,7 +85,7 @@ def _choose_place(places: list[Place], jobs: list[Job]) -> Place | None:
     if st.session_state.get(key) not in options:
         st.session_state[key] = asked if asked in by_address else options[0]
     where = st.selectbox("Study", options, key=key, persist_state="session",
-                         format_func=lambda name: plain(_label(name, by_address)))  # fmt: skip
+                         format_func=lambda name: _label(name, by_address))  # fmt: skip
     if where != _ELSEWHERE:
         st.query_params["study"] = where
         return by_address[where]

@@ -10,7 +10,7 @@ from studio.health import Doctor, Gpu, Report, gpus, last_report, room_of
 from studio.jobs.job import tail
 from studio.jobs.watching import Watched, stop_worker, watch_workers
 from studio.jobs.worker import start_worker, worker_log
-from studio.library.shown import size_text, when_text
+from studio.library.shown import count_text, size_text, when_text
 from studio.ui import shell
 from studio.ui.settings_form import draw_settings
 from studio.ui.text import plain
@@ -146,7 +146,7 @@ def _watch_workers() -> None:
     waiting = counts["queued"]
     if not any(one.worker.is_alive for one in found):
         text = "No worker is there. One starts by itself with the next job." if not waiting else (
-            f"{waiting} jobs wait and no worker is there; start one.")  # fmt: skip
+            f"{count_text(waiting, 'job')} in the queue and no worker is there; start one.")  # fmt: skip
         (st.warning if waiting else st.info)(text, icon=":material/engineering:")
     for one in found:
         _draw_worker(one)
@@ -182,23 +182,13 @@ def _draw_start(found: list[Watched]) -> None:
         coming = time.time() - started < 5 and device not in taken
         if st.button("Start a worker", key=f"{PAGE}.start", icon=":material/play_arrow:",
                      disabled=device in taken or coming):  # fmt: skip
-            shell.told(start_worker, shell.queue(), device, idle_exit_s=_idle_exit_s())
+            shell.told(start_worker, shell.queue(), device)
             st.session_state[f"{PAGE}.started"] = time.time()
             st.rerun(scope="fragment")
         if device in taken:
             st.caption(f"{device} has one; one for each device is enough.")
         elif coming:
             st.caption("It starts.")
-
-
-def _idle_exit_s() -> float:
-    from studio.errors import RequestError
-    from studio.settings import Settings, studio_settings
-
-    try:
-        return studio_settings().worker_idle_exit
-    except RequestError:
-        return float(Settings.model_fields["worker_idle_exit"].default)
 
 
 # --- about ------------------------------------------------------------------------------------------------------

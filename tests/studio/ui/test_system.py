@@ -91,7 +91,7 @@ def test_without_a_worker_the_page_says_what_happens(open_page, report, queue):
     assert "starts by itself" in app.info[0].value
     queue.submit(["motions"])
     app.run()
-    assert "1 jobs wait and no worker is there" in app.warning[0].value
+    assert "1 job in the queue and no worker is there" in app.warning[0].value
 
 
 def test_a_worker_is_shown_with_its_job_and_can_be_stopped(open_page, report, queue):
@@ -180,3 +180,18 @@ def test_versions_and_licences_are_told(open_page, report):
     app = show(open_page("system"), "About")
     assert not app.exception
     assert "animatex-studio" in list(app.dataframe[0].value["what"])
+
+
+def test_what_the_settings_say_is_what_the_animate_page_begins_with(runs, open_page):
+    runs.mkdir()
+    (runs / "settings.toml").write_text("[animate]\nnum_inference_steps = 11\n")
+    app = open_page()
+    assert app.number_input(key="animate.num_inference_steps").value == 11
+
+
+def test_wrong_settings_do_not_keep_the_animate_page_from_opening(runs, open_page):
+    runs.mkdir()
+    (runs / "settings.toml").write_text("[animate]\nnum_inference_steps = -1\n")
+    app = open_page()
+    assert not app.exception
+    assert app.number_input(key="animate.num_inference_steps").value is None
