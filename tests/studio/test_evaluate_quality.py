@@ -83,5 +83,6 @@ def test_a_table_shows_the_first_space_of_a_run_that_was_scored_in_two(run, tmp_
     (tmp_path / "norms" / "scores.json").write_text(
         json.dumps([{"name": "kd", "value": 1.0}, {"name": "kd", "value": 2.0}, {"name": "drift", "value": 3.0}])
     )
+    (tmp_path / "norms" / "scored_by.json").write_text("[]")
     comparison = Comparison({}, tmp_path, device="cpu", score=(), on_progress=lambda name, share: None)
     assert comparison.scored(Variant(method="norms", share=None, rate=None)).scores == {"kd": 1.0, "drift": 3.0}

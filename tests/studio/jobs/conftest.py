@@ -72,19 +72,36 @@ def until():
 
 
 @pytest.fixture
-def long_job(tmp_path, queue):
-    """Submits a job that takes some seconds, light and without torch: many pictures to look at."""
-    from PIL import Image
+def held(queue):
+    """A job that nobody runs; those that wait for its log go on until it is let go."""
+    return queue.pause(queue.submit(["motions"], title="held").id)
 
-    def submit(pictures=300, **options):
-        folder = tmp_path / f"pictures-{pictures}"
-        if not folder.exists():
-            folder.mkdir()
-            Image.effect_noise((512, 512), 80).save(folder / "0.png")
-            (folder / "0.txt").write_text("noise")
-            for number in range(1, pictures):
-                os.link(folder / "0.png", folder / f"{number}.png")
-                os.link(folder / "0.txt", folder / f"{number}.txt")
-        return queue.submit(["data", "check", str(folder)], **options)
+
+@pytest.fixture
+def long_job(queue, held, until):
+    """Submits a job that lasts as long as it is let: it follows the log of a job that never starts. Light, no torch."""
+
+    def submit(**options):
+        return queue.submit(["jobs", "logs", str(held.id), "--follow", "--root", str(queue.root)], **options)
 
     return submit
+
+
+@pytest.fixture
+def let_go(queue, held):
+    """Lets the long jobs come to their end."""
+    return lambda: queue.cancel(held.id)
+
+
+@pytest.fixture
+def runs_now(queue, until):
+    """Waits until a job's process is what it shall be, an attempt's own."""
+    from studio.jobs.process import is_locked, processes_of
+
+    def is_there(number, attempt):
+        job = queue.job(number)
+        if job.state != "running" or job.token is None or (attempt and job.attempt != attempt):
+            return False
+        return is_locked(job.folder) and any("studio.jobs.runner" not in p.cmdline() for p in processes_of(job.token))
+
+    return lambda job, attempt=None: until(lambda: is_there(job.id, attempt))

@@ -40,7 +40,7 @@ def test_kills_at_random_moments_lose_no_job_run_none_twice_and_leave_none_hangi
     from studio.jobs.process import processes_of
 
     rng = random.Random(os.environ.get("STUDIO_KILLS_SEED", "0"))
-    jobs = [long_job(pictures=60) for _ in range(JOBS)]
+    jobs = [queue.submit(["motions"]) for _ in range(JOBS)]
     cancelled = None
     app, worker = _start_app(queue), start_worker()
     deaths = {"app": 0, "worker": 0, "job": 0}
@@ -49,8 +49,7 @@ def test_kills_at_random_moments_lose_no_job_run_none_twice_and_leave_none_hangi
         running = queue.jobs(("running",))
         assert len(running) <= 1
         if running:
-            alive = processes_of(running[0].token)
-            assert sum("studio" in process.cmdline() and "data" in process.cmdline() for process in _living(alive)) <= 1
+            assert len(processes_of(running[0].token)) <= 1
         what = rng.choice(["app", "worker", "job"])
         if what == "app":
             _kill(app)
@@ -66,7 +65,7 @@ def test_kills_at_random_moments_lose_no_job_run_none_twice_and_leave_none_hangi
         deaths[what] += 1
         if kill == KILLS // 2 and cancelled is None:
             # asked to end in the midst of it: it must not hang
-            cancelled = queue.cancel(queue.submit(["data", "check", str(queue.root)]).id)
+            cancelled = queue.cancel(queue.submit(["motions"]).id)
         for job in queue.jobs(("failed",)):
             queue.retry(job.id)  # died three times, as it was told
     print(f"{KILLS} kills: {deaths}")
@@ -83,12 +82,3 @@ def test_kills_at_random_moments_lose_no_job_run_none_twice_and_leave_none_hangi
         assert told.count("done") == 1, told
         assert len([text for text in told if text.startswith("started")]) == queue.job(job.id).attempt
     assert queue.job(cancelled.id).state == "cancelled"
-
-
-def _living(processes):
-    import psutil
-
-    for process in processes:
-        with suppress(psutil.Error):
-            process.cmdline()
-            yield process
