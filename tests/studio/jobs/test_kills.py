@@ -34,9 +34,7 @@ def _kill(process):
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
-def test_kills_at_random_moments_lose_no_job_run_none_twice_and_leave_none_hanging(
-    queue, start_worker, long_job, until
-):
+def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_worker, until):
     from studio.jobs.process import processes_of
 
     rng = random.Random(os.environ.get("STUDIO_KILLS_SEED", "0"))
