@@ -16,9 +16,12 @@ PICTURES = os.environ.get("STUDIO_PICTURES")
 """Where pictures of the pages go; nowhere by default. `make app-pictures` sets it."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser of the system; Playwright's own is a download."""
+    """The browser of the system; Playwright's own is a download.
+
+    Not for the whole session: its event loop would stand in the way of other tests' own.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip extra `dev`)")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
@@ -118,6 +121,7 @@ def picture_of():
         if PICTURES:
             folder = Path(PICTURES)
             folder.mkdir(parents=True, exist_ok=True)
+            tab.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
             tab.screenshot(path=folder / f"{name}.png")
 
     return take

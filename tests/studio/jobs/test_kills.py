@@ -18,8 +18,11 @@ JOBS = 4
 
 
 def _start_app(queue):
+    # the tests themselves may open no socket
+    free = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
+    port = subprocess.run([sys.executable, "-c", free], capture_output=True, text=True, check=True).stdout.strip()
     return subprocess.Popen(
-        [sys.executable, "-m", "studio", "app", "--port", "0", "--no-browser"], cwd=queue.root,
+        [sys.executable, "-m", "studio", "app", "--port", port, "--no-browser"], cwd=queue.root,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env={**os.environ, "STUDIO_RUNS": str(queue.root)},
     )  # fmt: skip
@@ -48,6 +51,7 @@ def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_wor
             assert len(_first_ones(processes_of(running[0].token))) <= 1
         what = rng.choice(["app", "worker", "job"])
         if what == "app":
+            assert app.poll() is None, "the app ended by itself"
             _kill(app)
             app = _start_app(queue)
         elif what == "job" and running:

@@ -36,7 +36,7 @@ def test_a_job_waits_for_those_it_needs_and_not_for_ever_for_one_that_failed(que
 
 def test_relative_paths_begin_where_the_job_was_submitted(queue, start_worker, tmp_path, picture):
     (tmp_path / "here").mkdir()
-    picture.rename(tmp_path / "here" / "a.png")
+    (tmp_path / "here" / "a.png").write_bytes(picture.read_bytes())
     (tmp_path / "here" / "a.txt").write_text("a figure")
     job = queue.submit(["data", "check", "."], directory=tmp_path / "here")
     start_worker("--until-empty").wait(60)
