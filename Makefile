@@ -12,11 +12,12 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test check app-pictures clean
+.PHONY: help install install-dev demo test test-browser check app-pictures clean
 
 help:
 	@echo "make demo      install, then animate a character: out/demo.mp4"
 	@echo "make test      install, then run the tests (no network)"
+	@echo "make test-browser   a real Chromium goes through the app (Debian: sudo apt-get install chromium)"
 	@echo "make install   $(BIN)/studio and all it needs"
 	@echo "make check     what a change must pass: format, lint, types, imports, tests"
 	@echo "make app-pictures   the pictures of docs/app.md, taken by the tests that drive a real Chromium"
@@ -47,6 +48,9 @@ demo: install
 
 test: install-dev
 	scripts/test
+
+test-browser: install-dev
+	$(BIN)/python -m pytest tests/browser
 
 check: install-dev
 	scripts/check
