@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import signal
@@ -120,7 +121,18 @@ def test_a_search_that_is_killed_and_started_again_leaves_the_same_ledger(study,
     assert sum(e["entry"] == "finished" for e in whole_entries(folder)) < 5
     done = studio(*command(config, folder, 5)[3:])
     assert done.code == 0, done.err
-    assert [e for e in entries(folder) if e["entry"] != "taken"] == entries(straight)
+    assert alike([e for e in entries(folder) if e["entry"] != "taken"], entries(straight))
+
+
+def alike(one, two):
+    """The same but for the last digits of distances near zero: the one study ran in this process, the other in two."""
+    if isinstance(one, float) and isinstance(two, float):
+        return math.isclose(one, two, rel_tol=1e-9, abs_tol=1e-5)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(alike, one, two))
+    return bool(one == two)
 
 
 @pytest.mark.slow
