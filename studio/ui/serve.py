@@ -21,6 +21,7 @@ from studio.door.rules import TOKEN_VARIABLE, Rules, checked_hosts, find_token, 
 from studio.errors import RequestError
 from studio.roots import declared_roots, inside_roots
 from studio.settings import Settings, studio_settings
+from studio.ui.warm import warm_up
 
 PAGES: Final = Path(__file__).parents[1] / "pages_script.py"
 EXPOSED: Final = (
@@ -74,6 +75,7 @@ def door_to(
 
     @asynccontextmanager
     async def greeting(_: st.App) -> AsyncIterator[None]:
+        warm_up()
         tell(_greeting(address, rules, is_new=given is None))
         if browser and rules.token is None:  # in a thread: some browsers run until they are closed
             threading.Thread(target=webbrowser.open, args=(_url(address),), daemon=True).start()

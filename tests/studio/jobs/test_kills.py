@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 KILLS = int(os.environ.get("STUDIO_KILLS", "8"))
-JOBS = 4
+WORK = ["methods"]  # a few seconds, so that most kills find one running
 
 
 def _start_app(queue):
@@ -39,8 +39,7 @@ def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_wor
     from studio.jobs.process import processes_of
 
     rng = random.Random(os.environ.get("STUDIO_KILLS_SEED", "0"))
-    jobs = [queue.submit(["motions"]) for _ in range(JOBS)]
-    cancelled = None
+    jobs, cancelled = [queue.submit(WORK).id for _ in range(2)], []
     app, worker = _start_app(queue), start_worker()
     deaths = {"app": 0, "worker": 0, "job": 0}
     for kill in range(KILLS):
@@ -49,26 +48,26 @@ def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_wor
         assert len(running) <= 1
         if running:
             assert len(_first_ones(processes_of(running[0].token))) <= 1
-        what = rng.choice(["app", "worker", "job"])
+        if kill % 6 == 1:  # asked to end just before the worker or the job dies: it must not hang
+            cancelled.append(queue.cancel(running[0].id if running else queue.submit(WORK).id).id)
+        what = rng.choice(["app", "worker", "job"] if running else ["app", "worker"])
         if what == "app":
             assert app.poll() is None, "the app ended by itself"
             _kill(app)
             app = _start_app(queue)
-        elif what == "job" and running:
+        elif what == "worker":
+            _kill(worker)
+            worker = start_worker()
+        else:
             for process in processes_of(running[0].token):
                 with suppress(Exception):
                     process.kill()
-        else:
-            what = "worker"
-            _kill(worker)
-            worker = start_worker()
         deaths[what] += 1
-        if kill == KILLS // 2 and cancelled is None:
-            # asked to end in the midst of it: it must not hang
-            cancelled = queue.cancel(queue.submit(["motions"]).id)
         for job in queue.jobs(("failed",)):
             queue.retry(job.id)  # died three times, as it was told
-    print(f"{KILLS} kills: {deaths}")
+        if queue.count(("queued",)) < 2:
+            jobs.append(queue.submit(WORK).id)
+    print(f"{KILLS} kills: {deaths}; {len(jobs)} jobs, {len(cancelled)} asked to end")
     _kill(app)
 
     def all_ended():
@@ -78,10 +77,11 @@ def test_kills_at_random_moments_lose_no_job_and_run_none_twice(queue, start_wor
 
     until(all_ended, 240)
     for job in jobs:
-        told = [text for _, text in queue.history(job.id)]
-        assert told.count("done") == 1, told
-        assert len([text for text in told if text.startswith("started")]) == queue.job(job.id).attempt
-    assert queue.job(cancelled.id).state == "cancelled"
+        told = [text for _, text in queue.history(job)]
+        assert told.count("done") == (job not in cancelled or queue.job(job).state == "done"), told
+        assert len([text for text in told if text.startswith("started")]) == queue.job(job).attempt
+    # one that ended at the same moment as it was asked to has done its work
+    assert {queue.job(job).state for job in cancelled} <= {"cancelled", "done"}
 
 
 def _first_ones(processes):
