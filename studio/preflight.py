@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,6 +25,19 @@ _VIDEO_FRAMES: Final = 16
 """So little of a video is looked at: enough to see who moves and whether it fits, in about a second."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What `studio animate` can be told about the picture and where the motion goes."""
+
+    fit: Fit = "cover"
+    width: int | None = None
+    height: int | None = None
+    """In px."""
+    align: Literal["auto", "none"] = "auto"
+    detector: str = "mini"
+    reference_pose: Path | None = None
+
+
 @dataclass(frozen=True)
 class Preflight:
     """A picture, its skeleton and a motion, ready to be fitted."""
@@ -39,6 +52,7 @@ class Preflight:
     """The motion on the canvas, fitted to the picture."""
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    align: Literal["auto", "none"] = "auto"
 
     def adjusted(self, adjustment: Adjustment = NOT_ADJUSTED) -> PoseSequence:
         """The motion on the canvas with what a person changed by hand."""
@@ -46,7 +60,7 @@ class Preflight:
 
     def findings_with(self, adjustment: Adjustment) -> list[Finding]:
         """What would go wrong with what a person changed by hand."""
-        return check_render(self.driving, self.skeleton, self.adjusted(adjustment), align="auto")
+        return check_render(self.driving, self.skeleton, self.adjusted(adjustment), align=self.align)
 
     def reference_overlay(self) -> UInt8[np.ndarray, "height width 3"]:
         """The picture with its own skeleton."""
@@ -60,19 +74,11 @@ class Preflight:
 
 
 def look_ahead(
-    reference: Path,
-    driving: str,
-    *,
-    person: int | None = None,
-    fit: Fit = "cover",
-    size: tuple[int | None, int | None] = (None, None),
-    detector: str = "mini",
-    side_px: int = 384,
+    reference: Path, driving: str, *, person: int | None = None, options: FitOptions = FitOptions(), side_px: int = 384
 ) -> Preflight:
     """Reads a picture and a motion as `studio animate` does, of a video only a few frames.
 
     Args:
-        size: width and height that were asked for, in px.
         side_px: short side of the canvas where no size was asked for; alignment does not depend on it.
 
     Raises:
@@ -81,19 +87,13 @@ def look_ahead(
     video = kind_of(driving) == "video"
     motion = read_driving(
         driving, model_fps=12.0, fps=_VIDEO_FPS if video else None, num_frames=_VIDEO_FRAMES if video else None,
-        detector=detector, person=person, driving_fps=None, keep_frames=False, on_progress=unheard,
+        detector=options.detector, person=person, driving_fps=None, keep_frames=False, on_progress=unheard,
     )  # fmt: skip
-    return fit_motion(reference, motion.poses, fit=fit, size=size, detector=detector, side_px=side_px)
+    return fit_motion(reference, motion.poses, options=options, side_px=side_px)
 
 
 def fit_motion(
-    reference: Path,
-    poses: PoseSequence,
-    *,
-    fit: Fit = "cover",
-    size: tuple[int | None, int | None] = (None, None),
-    detector: str = "mini",
-    side_px: int = 384,
+    reference: Path, poses: PoseSequence, *, options: FitOptions = FitOptions(), side_px: int = 384
 ) -> Preflight:
     """Fits poses to a picture as `studio animate` does; see `look_ahead`.
 
@@ -102,17 +102,19 @@ def fit_motion(
     """
     notes: list[str] = []
     source = read_image(picture_file(reference))
-    canvas = choose_canvas((source.shape[1], source.shape[0]), width=size[0], height=size[1], short_side=side_px)
-    placement = Placement.of((source.shape[1], source.shape[0]), canvas, fit)
-    skeleton = read_reference_pose(source, None, detector, notes.append)
-    fitted = fit_driving(poses, skeleton, source, placement, align="auto", note=notes.append)
+    size = source.shape[1], source.shape[0]
+    canvas = choose_canvas(size, width=options.width, height=options.height, short_side=side_px)
+    placement = Placement.of(size, canvas, options.fit)
+    skeleton = read_reference_pose(source, options.reference_pose, options.detector, notes.append)
+    fitted = fit_driving(poses, skeleton, source, placement, align=options.align, note=notes.append)
     return Preflight(
         picture=placement.picture(source),
         skeleton=None if skeleton is None else placement.pose(skeleton),
         driving=poses,
         fitted=fitted,
         notes=tuple(notes),
-        findings=tuple(check_render(poses, skeleton, fitted, align="auto")),
+        findings=tuple(check_render(poses, skeleton, fitted, align=options.align)),
+        align=options.align,
     )
 
 

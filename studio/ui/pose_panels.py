@@ -90,14 +90,16 @@ def draw_keep(clip: Clip, someone: Someone, looked: state.Looked) -> None:
                            on_click="ignore")  # fmt: skip
         save = st.button("Save", key="pose.save", icon=":material/save:", help="Into the studio's own folder of poses.")
     still = clip.picture is not None
-    go = not still and st.button("Animate with this", type="primary", key="pose.animate",
-                                 icon=":material/animation:", width="stretch")  # fmt: skip
+    go = st.button("Animate this character" if still else "Animate with this", type="primary", key="pose.animate",
+                   icon=":material/animation:", width="stretch")  # fmt: skip
     if save or go:
         try:
             path = save_poses(name, poses)
         except OSError as error:
             st.error(plain(f"{error.filename}: {error.strerror}"), icon=":material/error:")
             return
+        if go and still:
+            shell.hand_over("animate", reference=str(clip.picture), reference_pose=str(path))
         if go:
             shown = st.session_state.get("pose.reference")
             picture = {"reference": shown} if shown else {}

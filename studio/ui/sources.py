@@ -64,6 +64,25 @@ def pick_driving(page: str) -> str | None:
     return _kept(page, "driving", upload, _keep_driving)
 
 
+def pick_skeleton(page: str, picture: str | None) -> str | None:
+    """Draws the choice of the picture's own skeleton; a keypoint file, or None where it is to be detected."""
+    of, skeleton = st.session_state.get(f"{page}.chosen_skeleton", (None, None))
+    if skeleton is not None and of == picture:
+        st.caption(f"Skeleton of the picture: {Path(skeleton).name}")
+        st.button("Detect it instead", key=f"{page}.detect", icon=":material/undo:",
+                  on_click=st.session_state.pop, args=(f"{page}.chosen_skeleton",))  # fmt: skip
+        return str(skeleton)
+    upload = st.file_uploader("Skeleton of the picture", type=["json"], key=f"{page}.skeleton_file",
+                              help="A keypoint file, as the Pose page makes of a picture, where the detected skeleton "
+                                   "is wrong.")  # fmt: skip
+    return _kept(page, "skeleton", upload, _keep_keypoints)
+
+
+def choose_skeleton(page: str, *, picture: str, skeleton: str) -> None:
+    """Chooses a skeleton from elsewhere for a picture; for another picture it does not count."""
+    st.session_state[f"{page}.chosen_skeleton"] = (picture, skeleton)
+
+
 def choose(page: str, what: str, value: str) -> None:
     """Chooses a picture ("picture") or a motion ("driving") from elsewhere, before the page is drawn."""
     known, key = (CHARACTERS, "character") if what == "picture" else (MOTIONS, "motion")
@@ -118,9 +137,15 @@ def _keep_picture(upload: Any) -> Path:
     return keep_picture(upload.name, upload, uploads_folder())
 
 
+def _keep_keypoints(upload: Any) -> Path:
+    from studio.uploads import keep_keypoints
+
+    return keep_keypoints(upload.name, upload, uploads_folder())
+
+
 def _keep_driving(upload: Any) -> Path:
-    from studio.uploads import keep_keypoints, keep_video
+    from studio.uploads import keep_video
 
     if Path(upload.name).suffix.lower() == ".json":
-        return keep_keypoints(upload.name, upload, uploads_folder())
+        return _keep_keypoints(upload)
     return keep_video(upload.name, upload, uploads_folder()).path

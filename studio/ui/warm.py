@@ -1,4 +1,4 @@
-"""Gets the server's process ready while the first visitor still reads: what pages import, and a cheap end of each run."""
+"""Gets the server ready while the first visitor still reads: what pages import, and a cheap end of each run."""
 
 import gc
 import threading

@@ -11,14 +11,14 @@ from pose.adjustment import Adjustment
 from studio.animate_form import MOST_SEEDS, adjustment_of, animate_words, estimate, seeds_from
 from studio.errors import RequestError
 from studio.jobs import Job
-from studio.preflight import Preflight, look_ahead, stops
+from studio.preflight import FitOptions, Preflight, look_ahead, stops
 from studio.requests import AnimateRequest
 from studio.settings import animate_defaults
 from studio.ui import shell
 from studio.ui.controls import control_of
 from studio.ui.form import field, fields
 from studio.ui.results import draw_grid, draw_recent, draw_result
-from studio.ui.sources import choose, pick_driving, pick_picture, shown_picture
+from studio.ui.sources import choose, choose_skeleton, pick_driving, pick_picture, pick_skeleton, shown_picture
 
 PAGE: Final = "animate"
 
@@ -48,6 +48,8 @@ def _take_over() -> None:
     for what, name in (("picture", "reference"), ("driving", "driving")):
         if value := handed.get(name):
             choose(PAGE, what, str(value))
+    if pose := handed.get("reference_pose"):
+        choose_skeleton(PAGE, picture=str(handed["reference"]), skeleton=str(pose))
     if isinstance(adjust := handed.get("adjust"), Adjustment):
         for name in Adjustment.model_fields:
             st.session_state[f"{PAGE}.adjust.{name}"] = getattr(adjust, name)
@@ -57,11 +59,8 @@ def _draw_form(fit: DeltaGenerator) -> None:
     picture = pick_picture(PAGE)
     driving = pick_driving(PAGE)
     person = field(AnimateRequest, "person", page=PAGE) if driving and Path(driving).suffix == ".mp4" else None
-    with fit:
-        found = _look_ahead(picture, driving, person)
-        adjust = _draw_fit(picture, found)
     begins = animate_defaults()
-    values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=PAGE), "person": person, "adjust": adjust}
+    values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=PAGE), "person": person}
     length, seed, seeds_place, dice = st.columns([3, 3, 3, 1], vertical_alignment="bottom")
     with length:
         values["num_frames"] = field(AnimateRequest, "num_frames", page=PAGE, label="Length")
@@ -82,6 +81,10 @@ def _draw_form(fit: DeltaGenerator) -> None:
     with st.expander("More"):
         names = ["negative_prompt", "align", "detector", "prompt_noise", "prompt_random_words", "guidance_before"]
         values |= fields(AnimateRequest, names, page=PAGE, **begins)
+        values["reference_pose"] = pick_skeleton(PAGE, picture)
+    with fit:
+        found = _look_ahead(picture, driving, values)
+        values["adjust"] = _draw_fit(picture, found)
     with start:
         why_not = _why_not(picture, driving, found)
         if st.button("Animate", type="primary", key=f"{PAGE}.go", disabled=bool(why_not), width="stretch"):
@@ -117,21 +120,24 @@ def _start(values: dict[str, Any], seeds: int) -> None:
 # --- before the render -------------------------------------------------------------------------------------------
 
 
-def _look_ahead(picture: str | None, driving: str | None, person: int | None) -> Preflight | None:
+def _look_ahead(picture: str | None, driving: str | None, values: dict[str, Any]) -> Preflight | None:
     """Looks at picture and motion; a message where they cannot be used."""
     if picture is None or driving is None:
         return None
+    pose = values["reference_pose"]
+    options = FitOptions(fit=values["fit"], width=values["width"], height=values["height"], align=values["align"],
+                         detector=values["detector"], reference_pose=None if pose is None else Path(pose))  # fmt: skip
     try:
-        changed = tuple(Path(name).stat().st_mtime for name in (picture, driving) if Path(name).is_file())
-        return _seen(picture, driving, person, changed)
+        changed = tuple(Path(name).stat().st_mtime for name in (picture, driving, pose or "") if Path(name).is_file())
+        return _seen(picture, driving, values["person"], options, changed)
     except (RequestError, ValueError, OSError) as error:
         st.error(str(error), icon=":material/error:")
         return None
 
 
 @st.cache_resource(max_entries=32, show_spinner="Finding skeletons")
-def _seen(picture: str, driving: str, person: int | None, changed: tuple[float, ...]) -> Preflight:
-    return look_ahead(Path(picture), driving, person=person)
+def _seen(picture: str, driving: str, person: int | None, options: FitOptions, changed: tuple[float, ...]) -> Preflight:
+    return look_ahead(Path(picture), driving, person=person, options=options)
 
 
 def _draw_fit(picture: str | None, found: Preflight | None) -> Adjustment:

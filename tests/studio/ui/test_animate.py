@@ -157,6 +157,38 @@ def test_a_picture_that_cannot_move_says_so_before_the_render(page, tmp_path):
     assert any("skeleton" in one.value for one in [*page.warning, *page.info])
 
 
+def test_a_skeleton_of_ones_own_is_used_and_comes_back_with_the_settings(page, queue, tmp_path):
+    from pose.motions import make_motion
+    from pose.readers import keypoints_json
+
+    keypoints = keypoints_json(make_motion("wave").frame(0))
+    page.file_uploader(key="animate.skeleton_file").set_value(("own.json", keypoints.encode(), "application/json"))
+    page.run()
+    assert not page.exception and not page.error
+    page.button(key="animate.go").click().run()
+    (job,) = queue.jobs()
+    (word,) = [word for word in job.words if word.startswith("--reference-pose=")]
+    queue.change(job.id, state="failed", error="no", ended=1.0)
+    page.file_uploader(key="animate.skeleton_file").set_value([]).run()
+    page.button(key="animate.reuse").click().run()
+    assert not page.exception
+    page.button(key="animate.go").click().run()
+    assert word in max(queue.jobs(), key=lambda job: job.id).words
+
+
+def test_a_skeleton_that_is_none_is_refused_by_name(page):
+    page.file_uploader(key="animate.skeleton_file").set_value(("own.json", b"{", "application/json")).run()
+    assert not page.exception
+    assert "own.json" in page.error[0].value
+
+
+def test_the_pose_shown_is_that_of_the_settings(page):
+    before = page.get("image")[1].proto.imgs[0].url
+    page.selectbox(key="animate.align").set_value("none").run()
+    assert not page.exception
+    assert page.get("image")[1].proto.imgs[0].url != before
+
+
 def test_the_background_page_needs_a_text_and_then_makes_a_job(open_page, queue):
     page = open_page("background")
     assert page.button(key="background.go").disabled

@@ -239,3 +239,26 @@ def test_the_skeleton_of_a_picture_is_found_at_once_and_can_be_kept(page, runs, 
     page.button(key="pose.save").click().run()
     assert any("--reference-pose" in code.value for code in page.code)
     assert (runs / "poses" / "rabbit.json").is_file()
+
+
+def test_the_skeleton_of_a_picture_goes_to_the_animate_page_with_it(page, runs, queue, go_to, needs_detector):
+    from studio.characters import character_file
+
+    page.segmented_control(key="pose.source").set_value("Picture").run()
+    content = character_file("rabbit").read_bytes()
+    page.file_uploader(key="pose.still").set_value(("rabbit.png", content, "image/png")).run()
+    page.button(key="pose.open").click().run()
+    show(page, "Keep")
+    page.button(key="pose.animate").click().run()
+    assert not page.exception and not page.error
+    assert page.title[0].value == "Animate"
+    skeleton = runs / "poses" / "rabbit.json"
+    go_to(page, "animate")
+    assert any("rabbit.json" in caption.value for caption in page.caption)
+    page.button(key="animate.go").click().run()
+    page.button(key="animate.detect").click().run()
+    page.button(key="animate.go").click().run()
+    assert not page.exception and not page.error
+    first, second = sorted(queue.jobs(), key=lambda job: job.id)
+    assert f"--reference-pose={skeleton}" in first.words
+    assert not any(word.startswith("--reference-pose") for word in second.words)
