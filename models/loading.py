@@ -35,9 +35,14 @@ def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] 
         return path
     if path.exists():
         raise ValueError(f"model {name} is a file; name the folder that holds model_index.json")
-    if not isinstance(name_or_path, str) or not _HUB_ID.match(name):
+    if not isinstance(name_or_path, str) or not is_hub_id(name):
         raise ValueError(f"there is no model {name!r}; give 'mini', a folder in diffusers layout, or a hub id")
     return _from_hub(name, announce)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder here would be looked for on the hub: OWNER/NAME."""
+    return _HUB_ID.match(name) is not None
 
 
 def folder_here(name_or_path: str | Path) -> Path | None:
@@ -45,7 +50,7 @@ def folder_here(name_or_path: str | Path) -> Path | None:
     name = str(name_or_path)
     if name == "mini" or Path(name).is_dir():
         return resolve_folder(name)
-    if not _HUB_ID.match(name):
+    if not is_hub_id(name):
         return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

@@ -29,7 +29,7 @@ from studio.study_view import Rate, learn_rate, open_place
 from studio.ui import shell
 from studio.ui.base import draw_base
 from studio.ui.form import field, fields
-from studio.ui.serve import typed_path
+from studio.ui.serve import typed_model, typed_path
 from studio.uploads.names import safe_part
 from training.finetune.searching.settings import SearchSettings
 
@@ -241,6 +241,7 @@ def _draw_go(
 
 
 def _start(page: str, base: dict[str, Any], text: str, values: dict[str, Any]) -> Job:
+    typed_model(str(base.get("model", "mini")))
     with st.spinner("Checking the settings of the runs"):
         check_run(base)
     storage = str(values.get("storage") or "")

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from streamlit import config, runtime
 from streamlit.web.bootstrap import load_config_options
 
+from models.loading import is_hub_id
 from studio.door.asgi import Door
 from studio.door.rules import TOKEN_VARIABLE, Rules, checked_hosts, find_token, is_loopback, new_token
 from studio.errors import RequestError
@@ -138,6 +139,17 @@ def why_exposed() -> str:
     return EXPOSED.format(address=address or "0.0.0.0")
 
 
+def typed_model(name: str) -> str:
+    """Checks a model that was named on a page: mini, a hub id, or a folder where models may lie.
+
+    Raises:
+        RequestError: it is a folder elsewhere.
+    """
+    if name != "mini" and (Path(name).exists() or not is_hub_id(name)):
+        inside_roots(name, roots=(*_roots(), *studio_settings().model_folders), what="model")
+    return name
+
+
 def typed_path(text: str, *, what: str = "path") -> Path:
     """Checks a path that was typed into a page: it must lie in the runs, in a declared data folder, or, where only
     this machine can reach the app, in the folder that it was started in.
@@ -145,8 +157,11 @@ def typed_path(text: str, *, what: str = "path") -> Path:
     Raises:
         RequestError: it lies elsewhere.
     """
-    local = not runtime.exists() or is_loopback(config.get_option("server.address"))
-    return inside_roots(text, roots=declared_roots(local=local), what=what)
+    return inside_roots(text, roots=_roots(), what=what)
+
+
+def _roots() -> tuple[Path, ...]:
+    return declared_roots(local=not runtime.exists() or is_loopback(config.get_option("server.address")))
 
 
 def _greeting(address: str | None, rules: Rules, *, is_new: bool) -> str:

@@ -12,6 +12,7 @@ from studio.cli.run import check_words
 from studio.errors import RequestError
 from studio.jobs import Job, Queue, ensure_worker, runs_folder
 from studio.ui.form import put
+from studio.ui.serve import typed_model, typed_path
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -42,12 +43,23 @@ def submit(
     """Puts a command into the queue and sees that somebody is there to run it.
 
     Raises:
-        RequestError: the command is wrong.
+        RequestError: the command is wrong, or reads a model or an adapter from elsewhere than the studio's folders.
     """
     check_words(words)
+    _check_reads(words)
     job = queue().submit(words, title=title, folder=folder, needs=needs, priority=priority)
     ensure_worker(queue())
     return job
+
+
+def _check_reads(words: Sequence[str]) -> None:
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag == "--model":
+            typed_model(value)
+        elif flag == "--adapter":  # FILE or FILE:SCALE
+            file = value if Path(value).exists() else value.rpartition(":")[0] or value
+            typed_path(file, what="adapter")
 
 
 def told(action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

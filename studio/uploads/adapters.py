@@ -9,7 +9,7 @@ from typing import Final
 
 from safetensors import SafetensorError, safe_open
 
-from studio.uploads.limits import Limits
+from studio.uploads.limits import Limits, limits_of_settings
 from studio.uploads.spool import MB, Source, placed, refusal, spooled
 
 _WHAT: Final = "adapter"
@@ -23,7 +23,7 @@ def keep_adapter(name: str, source: Source, folder: Path, *, limits: Limits | No
     Raises:
         RequestError: empty, too large, pickled (.ckpt, .pt, .bin), no safetensors, damaged, without tensors.
     """
-    limits = limits or Limits()
+    limits = limits or limits_of_settings()
     with spooled(_WHAT, name, source, folder, limit_mb=limits.adapter_mb) as upload:
         kept = folder / f"adapter-{upload.digest}.safetensors"
         if kept.is_file():

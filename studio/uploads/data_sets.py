@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from studio.errors import RequestError
 from studio.uploads.archives import WHAT, DamagedMemberError, opened_archive, unpack, vetted, why_left_out
-from studio.uploads.limits import Limits
+from studio.uploads.limits import Limits, limits_of_settings
 from studio.uploads.names import safe_part, shown_path
 from studio.uploads.pictures import decode_picture
 from studio.uploads.spool import MB, Clock, Source, Tell, refusal, spooled
@@ -66,7 +66,7 @@ def keep_data_set(
     Raises:
         RequestError: no zip, a bomb, names that lead outside, links, encrypted, twice the same name, nothing to use.
     """
-    limits = limits or Limits()
+    limits = limits or limits_of_settings()
     clock = Clock(WHAT, name, limits.zip_check_s)
     with spooled(WHAT, name, source, folder, limit_mb=limits.zip_mb) as upload:
         kept = folder / f"data-{upload.digest}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from studio.errors import RequestError
-from studio.uploads.limits import Limits
+from studio.uploads.limits import Limits, limits_of_settings
 from studio.uploads.names import shown_name
 from studio.uploads.spool import MB, Source, placed, refusal, spooled
 
@@ -34,7 +34,7 @@ def keep_keypoints(
         RequestError: empty, too large, no JSON, NaN or infinity in it, an unknown format.
         SeveralPeopleError: several people and `person` is None; the message lists them.
     """
-    limits = limits or Limits()
+    limits = limits or limits_of_settings()
     with spooled("keypoint file", name, source, folder, limit_mb=limits.keypoints_mb) as upload:
         kept = folder / f"keypoints-{upload.digest}{'' if person is None else f'-{person}'}.json"
         if kept.is_file():

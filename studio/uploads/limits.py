@@ -54,3 +54,14 @@ class Limits(Request):
     """The largest adapter file."""
     adapter_tensors: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """The most tensors of an adapter file."""
+
+
+def limits_of_settings() -> Limits:
+    """What the owner of this studio set.
+
+    Raises:
+        RequestError: the settings are wrong.
+    """
+    from studio.settings import studio_settings  # of which these are a part
+
+    return studio_settings().uploads

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from studio.uploads.limits import Limits
+from studio.uploads.limits import Limits, limits_of_settings
 from studio.uploads.spool import Source, placed, refusal, spooled
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -41,7 +41,7 @@ def keep_picture(name: str, source: Source, folder: Path, *, limits: Limits | No
     Raises:
         RequestError: empty, too large, no picture, damaged.
     """
-    limits = limits or Limits()
+    limits = limits or limits_of_settings()
     with spooled("picture", name, source, folder, limit_mb=limits.picture_mb) as upload:
         kept = folder / f"picture-{upload.digest}.png"
         if kept.is_file():

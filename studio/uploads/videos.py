@@ -12,7 +12,7 @@ import av.container
 import av.error
 import numpy as np
 
-from studio.uploads.limits import Limits
+from studio.uploads.limits import Limits, limits_of_settings
 from studio.uploads.spool import Clock, Source, Tell, placed, refusal, spooled
 
 DEMUXERS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
@@ -59,7 +59,7 @@ def keep_video(
     Raises:
         RequestError: empty, too large, too long, no video, damaged, or the time is over.
     """
-    limits = limits or Limits()
+    limits = limits or limits_of_settings()
     clock = Clock("video", name, limits.video_convert_s)
     with spooled("video", name, source, folder, limit_mb=limits.video_mb) as upload:
         kept = folder / f"video-{upload.digest}.mp4"

@@ -65,16 +65,18 @@ class UnpackRequest(Request):
     name: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     """What the data set is called; by default as the zip file."""
     max_mb: Annotated[int, Field(ge=1, le=100_000), Unit("MB")] | None = None
-    """The largest zip file. By default that of uploads."""
+    """The largest zip file. By default that of the settings."""
 
 
 def run_unpack(request: UnpackRequest, console: Console) -> Result:
     """Unpacks, and says what was left out."""
-    from studio.uploads import Limits, keep_data_set
+    from studio.uploads import keep_data_set, limits_of_settings
 
     if not request.archive.is_file():
         raise RequestError(f"ARCHIVE {request.archive}: no such file")
-    limits = Limits() if request.max_mb is None else Limits(zip_mb=request.max_mb)
+    limits = limits_of_settings()
+    if request.max_mb is not None:
+        limits = limits.model_copy(update={"zip_mb": request.max_mb})
 
     def told(share: float) -> None:
         console.progress(Progress(stage="unpacking", done=round(share * 100), total=100, unit="%"))

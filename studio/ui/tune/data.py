@@ -14,7 +14,7 @@ from studio.ui import shell
 from studio.ui.form import field, fields
 from studio.ui.text import plain
 from studio.ui.tune.shared import PAGE, latest_job, submit_with, trainer, why_not_read
-from studio.uploads import Limits, shown_name
+from studio.uploads import limits_of_settings, shown_name
 
 _UNPACKING = f"{PAGE}.unpacking"
 
@@ -78,7 +78,9 @@ def _remove(number: int, count: int) -> None:
 
 
 def _draw_upload() -> None:
-    limits = Limits()
+    limits = shell.told(limits_of_settings)
+    if limits is None:
+        return
     upload = st.file_uploader(
         "Zip of pictures, videos and captions",
         type=["zip"],

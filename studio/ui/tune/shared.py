@@ -13,7 +13,7 @@ from studio.forecast import Past, matrix_speed, past_runs
 from studio.jobs import Job, runs_folder
 from studio.roots import declared_roots, inside_roots
 from studio.ui import shell
-from studio.ui.serve import typed_path
+from studio.ui.serve import typed_model, typed_path
 from studio.weight_histogram import WeightHistogram, cached_histogram, network_of, read_entries
 
 PAGE: Final = "fine_tune"
@@ -58,9 +58,9 @@ def network_folder(model: str) -> Path | None:
     """Where the weights of a model's network lie; None where the model is not on this machine.
 
     Raises:
-        RequestError: it is no model.
+        RequestError: it is no model, or lies outside the studio's folders.
     """
-    folder = folder_here(model)
+    folder = folder_here(typed_model(model))
     return None if folder is None else folder / network_of(folder)
 
 

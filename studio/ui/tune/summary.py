@@ -14,7 +14,7 @@ from studio.forecast import Forecast, forecast, free_bytes, shown_bytes, shown_t
 from studio.jobs import Job, runs_folder
 from studio.run_reading import RunLog, run_of, samples
 from studio.ui import shell
-from studio.ui.serve import typed_path
+from studio.ui.serve import typed_model, typed_path
 from studio.ui.text import plain
 from studio.ui.tune.shared import (
     PAGE,
@@ -43,6 +43,7 @@ def draw_summary(settings: dict[str, Any], options: Mapping[str, Any], flags: Ma
     name = _draw_name(settings)
     _draw_forecast(settings, options)
     try:
+        typed_model(str(settings["model"]))
         for one in settings["data"]:
             if why := why_not_read(one["folder"]):
                 raise RequestError(why)

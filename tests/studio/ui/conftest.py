@@ -17,6 +17,13 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def tiny_model(tiny_model, monkeypatch):
+    """The same, where pages may read it."""
+    monkeypatch.setenv("STUDIO_DATA", str(tiny_model.parent))
+    return tiny_model
+
+
+@pytest.fixture
 def queue(runs):
     """The same queue as the page's."""
     from studio.jobs import Queue

@@ -40,6 +40,16 @@ def test_a_file_that_is_no_picture_is_refused_by_name(page):
     assert page.button(key="animate.go").disabled
 
 
+def test_the_limits_of_the_settings_hold_for_uploads(page, picture, monkeypatch):
+    monkeypatch.setenv("STUDIO_UPLOADS_PICTURE_MEGAPIXELS", "1")
+    from PIL import Image
+
+    large = picture.parent / "large.png"
+    Image.new("RGB", (1100, 1000)).save(large)
+    _uploaded(page, large)
+    assert "megapixels" in page.error[0].value and page.button(key="animate.go").disabled
+
+
 def test_a_click_animates_and_shows_video_sheet_and_command(page, picture, tiny_model, queue, work):
     _uploaded(page, picture)
     page.text_input(key="animate.model").set_value(str(tiny_model))
@@ -197,6 +207,17 @@ def test_the_background_page_needs_a_text_and_then_makes_a_job(open_page, queue)
     assert not page.exception
     (job,) = queue.jobs()
     assert job.words[:1] == ("background",) and "--prompt=clouds drift" in job.words
+
+
+@pytest.mark.parametrize("name", ["model", "adapter"])
+def test_a_model_or_adapter_from_elsewhere_is_refused(page, queue, tmp_path, name):
+    (tmp_path / "secret").mkdir()
+    box = page.text_input if name == "model" else page.text_area
+    box(key=f"animate.{name}").set_value(str(tmp_path / "secret")).run()
+    page.button(key="animate.go").click().run()
+    assert not page.exception
+    assert any("outside the folders" in error.value for error in page.error)
+    assert not queue.jobs()
 
 
 def test_an_adapter_from_another_page_stands_in_the_form(open_page, tmp_path):
