@@ -92,10 +92,15 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _draw_samples(view: StudyView, row: Row) -> None:
-    folder = view.place.folder / f"trial-{row.trial}"
-    pictures = sorted({*folder.glob(f"samples/step-{row.step}*.png"), *folder.glob(f"step-{row.step}*.png")})
-    if pictures:
-        st.image([str(path) for path in pictures[:8]], caption=[path.stem for path in pictures[:8]], width=160)
+    """Draws what the point makes beside the model as it was: the same captions and seeds."""
+    base = next((dot for dot in view.dots if dot.step == 0 and dot.name != row.name), None)
+    wanted = [(row.trial, row.step, f"What {row.name} makes of the captions")]
+    if base is not None:
+        wanted.append((base.trial, base.step, "The same from the model before"))
+    for trial, step, caption in wanted:
+        path = view.place.folder / f"trial-{trial}" / "samples" / f"step-{step}.png"
+        if path.is_file():
+            st.image(str(path), caption=caption, width="stretch")
 
 
 def _draw_train(page: str, view: StudyView, row: Row) -> None:

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.disk import write_text
@@ -21,6 +19,7 @@ from training.finetune.data import digest
 from training.finetune.data.quarantine import write_quarantine
 from training.finetune.guard import Guard
 from training.finetune.learner import FinetuneLearner
+from training.finetune.strip import write_strip
 from training.finetune.workbench import Workbench
 from training.going import OnBatch
 from training.loop import train
@@ -139,11 +138,7 @@ def read_finetune(run: Path) -> FinetuneConfig | None:
 
 
 def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:
-    path.parent.mkdir(exist_ok=True)
-    rows = [np.concatenate(list(sample.numpy()), axis=1) for _, sample in learner.samples]
-    staged = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(np.concatenate(rows, axis=1)).save(staged, format="PNG")
-    staged.replace(path)
+    write_strip([frame for _, sample in learner.samples for frame in sample], path)
     return Sampled(step=step, path=str(path), prompts=tuple(prompt for prompt, _ in learner.samples))
 
 

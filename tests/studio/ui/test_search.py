@@ -166,6 +166,8 @@ def test_a_search_runs_is_shown_goes_on_and_its_best_is_trained(open_page, queue
     front = json.loads((study / "front.json").read_text())["front"]
     point = next(row for row in front if row["sites"])
     app.selectbox(key=f"{PAGE}.point").set_value(point["name"]).run()
+    captions = [image.proto.imgs[0].caption for image in app.get("image")]
+    assert captions == [f"What {point['name']} makes of the captions", "The same from the model before"]
     app.number_input(key=f"{PAGE}.pictures").set_value(2 * 11).run()
     app.button(key=f"{PAGE}.train").click().run()
     assert not app.exception and not app.error, app.error

@@ -20,6 +20,7 @@ from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD
 from training.finetune.searching.settings import SearchSettings
 from training.finetune.searching.setup import STOP_STEP, Setup
 from training.finetune.searching.sites import find_sites
+from training.finetune.strip import write_strip
 from training.finetune.workbench import Workbench
 from training.loop import train
 from training.methods import Tuner
@@ -206,6 +207,7 @@ class InnerTraining:
         """Measures the model as it is, and keeps the point in the trial's folder."""
         began = time.monotonic()
         judged = self._judge()
+        write_strip(judged.shown, samples_of(folder, step))
         point = Point(
             step=step, quality=judged.quality, copying=judged.copying,
             metrics={**judged.metrics, "trained-numbers": float(trained)},
@@ -214,6 +216,11 @@ class InnerTraining:
         )  # fmt: skip
         _append(folder / POINTS, point)
         return point
+
+
+def samples_of(folder: Path, step: int) -> Path:
+    """The file that shows what a trial made at a step."""
+    return folder / "samples" / f"step-{step}.png"
 
 
 def _check_options(config: FinetuneConfig, options: Mapping[str, tuple[Value, ...]]) -> None:

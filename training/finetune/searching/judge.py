@@ -22,6 +22,8 @@ LEAST_HELD_OUT = 20
 _MEASURED = 32
 """Trained and held-out pictures whose losses are compared."""
 
+_SHOWN = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -33,6 +35,8 @@ class Judged:
     """Share of the samples that are nearer to a trained picture than nearly all held-out ones are."""
     metrics: dict[str, float]
     """These and others, by names that say feature space and number of samples."""
+    shown: UInt8[Tensor, "n height width 3"]
+    """The first few samples: the same captions and seeds for every model of a search."""
 
 
 class Judge:
@@ -59,7 +63,8 @@ class Judge:
         was_training = network.training
         network.eval()
         with learner.measuring():
-            found = self._features(rearrange(self._make(), "n h w c -> n c h w").float() / 255)
+            made = self._make()
+            found = self._features(rearrange(made, "n h w c -> n c h w").float() / 255)
             gap = self._loss_gap()
         network.train(was_training)
         rate = copy_rate(found, self._of_trained, self._of_held_out, quantile=self._quantile)
@@ -69,7 +74,7 @@ class Judge:
             f"kd{told}": quality, f"copy-rate{told}": rate.value, "copy_rate_low": rate.low,
             "copy_rate_high": rate.high, "loss-gap": gap,
         }  # fmt: skip
-        return Judged(quality=quality, copying=rate.value, metrics=metrics)
+        return Judged(quality=quality, copying=rate.value, metrics=metrics, shown=made[:_SHOWN].cpu())
 
     def _make(self) -> UInt8[Tensor, "n height width 3"]:
         prompts = [self._told[k % len(self._told)] for k in range(self._count)]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from training.finetune.config import DataSet, FinetuneConfig
-from training.finetune.searching.inner import InnerTraining, read_points
+from training.finetune.searching.inner import InnerTraining, read_points, samples_of
 from training.finetune.searching.settings import SearchSettings
 from training.methods.adapter import apply_adapter, load_adapter
 from training.search.space import Candidate
@@ -70,6 +70,10 @@ def test_a_candidate_gives_a_point_and_an_adapter_at_every_checkpoint(inner, can
         sizes.append(sum(float(change.abs().sum()) for change in adapter.delta.values()))
     assert 0 < sizes[0] < sizes[1]
     assert points[0].metrics["trained-numbers"] == inner.trained_numbers(candidate) > 0
+    width, height = inner.bench.samples[0].size
+    for step in (1, 2, 4):
+        with Image.open(samples_of(tmp_path / "t", step)) as strip:
+            assert strip.size == (6 * width, height)
 
 
 def test_the_measured_model_is_the_one_in_the_file(inner, candidate, tmp_path):
