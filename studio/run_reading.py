@@ -172,6 +172,11 @@ def checkpoints(run: Path) -> list[Checkpoint]:
     return found[::-1]
 
 
+def checkpoint_adapter(run: Path, step: int) -> Path:
+    """Where the pages keep the adapter of a checkpoint."""
+    return run / "exports" / f"step-{step}.safetensors"
+
+
 def samples(run: Path) -> dict[int, Path]:
     """Pictures of samples by step."""
     return {step: path for path, step in _numbered(run / "samples", _SAMPLE)}

@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from studio.animate_form import animate_words
 from studio.errors import RequestError
 from studio.files import moved_in
 from studio.places import folders_with
+from studio.run_reading import checkpoints, settings_of_run
 
 FOLDER: Final = "side-by-side"
 """Below the runs."""
@@ -53,8 +54,11 @@ class Side:
     """Seconds since 1970."""
 
 
-def check_variants(variants: Sequence[Variant]) -> None:
+def check_variants(variants: Sequence[Variant], *, to_come: Collection[str] = ()) -> None:
     """Checks that there is something to compare.
+
+    Args:
+        to_come: adapters that are made first.
 
     Raises:
         RequestError: fewer than two, more than there is room for, the same twice, or a file that is not there.
@@ -66,7 +70,9 @@ def check_variants(variants: Sequence[Variant]) -> None:
         if variant.flag in seen:
             raise RequestError(f"{variant.label} and {seen[variant.flag]} are the same; give one another scale or file")
         seen[variant.flag] = variant.label
-        if variant.adapter is not None and not Path(variant.adapter).is_file():
+        if variant.adapter is None or variant.adapter in to_come:
+            continue
+        if not Path(variant.adapter).is_file():
             raise RequestError(f"{variant.label}: the adapter {Path(variant.adapter).name} is not there any more")
 
 
@@ -145,6 +151,16 @@ def find_adapters(roots: Sequence[Path]) -> dict[str, Path]:
     for root in roots:
         for path in sorted((root / "uploads").glob("*.safetensors")):
             found[f"uploads/{path.stem}"] = path
+    return found
+
+
+def find_checkpoints(roots: Sequence[Path]) -> dict[str, tuple[Path, int]]:
+    """Checkpoints of fine-tuning runs by a name for lists: the run and the step."""
+    found: dict[str, tuple[Path, int]] = {}
+    for folder in folders_with(["config.toml"], roots):
+        if settings_of_run(folder) is not None:
+            name = _title(folder, roots)
+            found |= {f"{name}, step {one.step}": (folder, one.step) for one in checkpoints(folder)}
     return found
 
 

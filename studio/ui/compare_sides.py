@@ -3,34 +3,19 @@
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import streamlit as st
 
 from studio.errors import RequestError
 from studio.jobs import Job, runs_folder
-from studio.places import roots
-from studio.requests import AnimateRequest
-from studio.side_sets import (
-    MOST_VARIANTS,
-    Side,
-    Variant,
-    check_variants,
-    find_adapters,
-    new_name,
-    read_seeds,
-    save_side,
-    side_words,
-    sides,
-)
+from studio.side_sets import Side, sides
 from studio.ui import shell
+from studio.ui.compare_new import draw_new
 from studio.ui.compare_player import difference, draw_in_step, seen
-from studio.ui.form import field, fields
-from studio.ui.sources import pick_driving, pick_picture
 from studio.ui.tables import draw_table
 from studio.ui.text import plain
 
-BASE: Final = "the base model"
 NEW: Final = "New"
 _GRID: Final = "all seeds"
 _MOST_SHOWN: Final = 16
@@ -54,7 +39,7 @@ def draw_sides(page: str) -> None:
     name = st.selectbox("Side by side", [*kept, NEW], key=key, persist_state="session",
                         format_func=lambda name: _label(kept[name]) if name in kept else "New …")  # fmt: skip
     if name == NEW:
-        _draw_new(page)
+        draw_new(page)
     else:
         _draw_side(page, kept[str(name)])
 
@@ -63,87 +48,6 @@ def _label(side: Side) -> str:
     when = time.strftime("%d %b, %H:%M", time.localtime(side.made))
     what = ", ".join(variant.label for variant in side.variants)
     return f"{when}: {what}; {Path(side.reference).stem}, {Path(side.driving).stem}"
-
-
-# --- a new one ----------------------------------------------------------------------------------------------------
-
-
-def _draw_new(page: str) -> None:
-    left, right = st.columns(2, gap="large")
-    with left:
-        picture, driving = pick_picture(page), pick_driving(page)
-        values: dict[str, Any] = {"prompt": field(AnimateRequest, "prompt", page=page)}
-        if f"{page}.seeds" not in st.session_state:
-            st.session_state[f"{page}.seeds"] = "0, 1"
-        seeds = st.text_input("Seeds", key=f"{page}.seeds", persist_state="session",
-                              help="The same for every variant: 0, 1, 7 or 0-3.")  # fmt: skip
-    with right:
-        variants = shell.told(_draw_variants, page)
-        with st.expander("Model, quality and size"):
-            names = ["model", "num_frames", "num_inference_steps", "guidance_scale", "fps", "width", "height", "device"]
-            values |= fields(AnimateRequest, names, page=page, columns=2)
-    wanted = shell.told(read_seeds, seeds)
-    why_not = ("Choose a picture first." if picture is None else "Choose a motion first." if driving is None
-               else "" if variants and wanted else "Variants and seeds come first; see above.")  # fmt: skip
-    if variants and wanted:
-        done = shell.queue().jobs(("done",), kinds=["animate"], limit=30)
-        seconds = [float(job.result["seconds"]) for job in done if job.result.get("seconds")]
-        count = len(variants) * len(wanted)
-        about = f", about {statistics.median(seconds) * count:.0f} s as fast as the last ones" if seconds else ""
-        st.caption(f"{count} videos: {len(variants)} variants at {len(wanted)} seeds{about}.")
-    if st.button("Render them", type="primary", key=f"{page}.render", disabled=bool(why_not), icon=":material/movie:"):
-        shell.told(_start, page, {**values, "reference": picture, "driving": driving}, variants, wanted)
-    if why_not:
-        st.caption(why_not)
-
-
-def _draw_variants(page: str) -> list[Variant]:
-    """Draws the choice of the variants.
-
-    Raises:
-        RequestError: there are too few, or two are the same.
-    """
-    adapters = find_adapters(roots())
-    if not adapters:
-        st.caption("There is no adapter yet; train one on the Fine-tune page, or upload one on the Library page.")
-    key = f"{page}.count"
-    if key not in st.session_state:
-        st.session_state[key] = 2
-    count = st.segmented_control("Variants", [2, 3, MOST_VARIANTS], key=key, persist_state="session", required=True)
-    found = []
-    for number in range(int(count or 2)):
-        what, scale = st.columns([3, 1])
-        which = f"{page}.variant.{number}"
-        options = [BASE, *adapters]
-        if st.session_state.get(which) not in options:
-            st.session_state[which] = options[min(number, len(options) - 1)]
-        name = what.selectbox(f"Variant {'ABCD'[number]}", options, key=which, persist_state="session")  # fmt: skip
-        times = scale.number_input("Scale", -4.0, 4.0, 1.0, step=0.1, key=f"{which}.scale", persist_state="session",
-                                   disabled=name == BASE, help="1 as it was trained, 0 is the base model.")  # fmt: skip
-        if name == BASE:
-            found.append(Variant(label=BASE))
-        else:
-            label = str(name) if times == 1 else f"{name} x {times:g}"
-            found.append(Variant(label=label, adapter=str(adapters[str(name)]), scale=float(times)))
-    check_variants(found)
-    return found
-
-
-def _start(page: str, values: dict[str, Any], variants: list[Variant], seeds: tuple[int, ...]) -> None:
-    name, numbers = new_name(), []
-    for variant in variants:
-        row = []
-        for seed in seeds:
-            folder = shell.queue().new_folder()
-            words = side_words(values, variant, seed, folder)
-            row.append(shell.submit(words, folder=folder, title=f"{name}: {variant.label}, seed {seed}").id)
-        numbers.append(tuple(row))
-    side = Side(name=name, reference=str(values["reference"]), driving=str(values["driving"]),
-                prompt=str(values["prompt"]), seeds=seeds, variants=tuple(variants), jobs=tuple(numbers),
-                made=time.time())  # fmt: skip
-    save_side(runs_folder(), side)
-    st.session_state[f"{page}.show_side"] = name
-    st.rerun()
 
 
 # --- what became of it --------------------------------------------------------------------------------------------

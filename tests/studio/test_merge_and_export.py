@@ -74,6 +74,29 @@ def test_every_format_is_written_and_read_back(form, studio, sd, adapt, tmp_path
     assert out.exists()
 
 
+@pytest.mark.parametrize("form", ["adapter", "diffusers"])
+def test_a_checkpoint_is_exported_like_a_finished_run(form, studio, ours, tmp_path):
+    from training.methods.adapter import is_adapter
+
+    pictures, run, out = tmp_path / "pictures", tmp_path / "run", tmp_path / "out" / "step-1.safetensors"
+    pictures.mkdir()
+    Image.new("RGB", (40, 40), "red").save(pictures / "0.png")
+    train = ("train", "--pretrained-model-name-or-path", ours, "--train-data-dir", pictures, "--resolution", 32,
+             "--max-train-steps", 2, "--set", "checkpointing_steps=1", "--method", "paca",
+             "--output-dir", run)  # fmt: skip
+    done = studio(*train)
+    assert done.code == 0, done.err
+    out.parent.mkdir()
+    done = studio("export", run, "--checkpoint", 1, "--format", form, "--output", out, "--json")
+    assert done.code == 0, done.err
+    assert out.is_file() and is_adapter(out) == (form == "adapter")
+    missing = ("export", run, "--checkpoint", 9, "--format", "adapter", "--output", tmp_path / "x.safetensors")
+    refused(studio(*missing), "no checkpoint of step 9; it has 1, 2")
+    refused(studio("export", run, "--format", "adapter", "--output", tmp_path / "x.safetensors"), "--checkpoint STEP")
+    refused(studio("export", out, "--checkpoint", 1, "--format", "adapter", "--output", tmp_path / "x.safetensors"),
+            "no folder of a fine-tuning run")  # fmt: skip
+
+
 def test_what_is_approximate_is_told_layer_by_layer(studio, two, tmp_path):
     out = tmp_path / "out.safetensors"
     export = ("export", two[0], "--format", "diffusers", "--output", out, "--json")

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.checkpoint import latest_checkpoint
 from training.disk import write_text
 from training.events import Evaluated, Event, Finished, Guarded, Note, Sampled
 from training.finetune.cache import CacheError
@@ -19,6 +17,7 @@ from training.finetune.data import digest
 from training.finetune.data.quarantine import write_quarantine
 from training.finetune.guard import Guard
 from training.finetune.learner import FinetuneLearner
+from training.finetune.of_checkpoint import put_average
 from training.finetune.strip import write_strip
 from training.finetune.workbench import Workbench
 from training.going import OnBatch
@@ -122,7 +121,9 @@ class _Made:
             staged.replace(self.run / ADAPTER)
             seen, event = kept.seen, replace(event, step=kept.seen.step, metrics=kept.metrics)
         else:
-            _take_average(self.tuner, self.run)
+            last = latest_checkpoint(self.run)
+            assert last is not None
+            put_average(self.tuner, last)
             notes = {"metrics": json.dumps(event.metrics)}
             self._write(self.run / ADAPTER, notes if seen is None else {**notes, "guard": json.dumps(seen.as_dict())})
         write_text(self.run / "README.md", _card(self.tuner, self.config, self.run, event, seen))
@@ -140,17 +141,6 @@ def read_finetune(run: Path) -> FinetuneConfig | None:
 def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:
     write_strip([frame for _, sample in learner.samples for frame in sample], path)
     return Sampled(step=step, path=str(path), prompts=tuple(prompt for prompt, _ in learner.samples))
-
-
-@torch.no_grad()
-def _take_average(tuner: Tuner, run: Path) -> None:
-    """Puts the averaged numbers of the last checkpoint in place of the trained ones."""
-    checkpoint = latest_checkpoint(run)
-    assert checkpoint is not None
-    average = load_checkpoint(checkpoint)[0]["average"]
-    for name, parameter in tuner.named().items():
-        parameter.copy_(average[name])
-    tuner.refresh()
 
 
 def _card(tuner: Tuner, config: FinetuneConfig, run: Path, event: Finished, seen: Guarded | None) -> str:

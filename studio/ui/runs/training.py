@@ -12,7 +12,15 @@ from studio.cli.words import words_for
 from studio.forecast import shown_bytes, shown_time
 from studio.job_changes import free_name
 from studio.jobs import Job
-from studio.run_reading import RunLog, checkpoints, guard_pictures, memorization_report, samples, settings_of_run
+from studio.run_reading import (
+    RunLog,
+    checkpoint_adapter,
+    checkpoints,
+    guard_pictures,
+    memorization_report,
+    samples,
+    settings_of_run,
+)
 from studio.run_series import (
     grid_of,
     guard_rows,
@@ -234,7 +242,8 @@ def _draw_checkpoints(run: Path, job: Job | None) -> None:
                 shell.hand_over("animate", adapter=(str(adapter),))
             st.download_button("Download the adapter", adapter.read_bytes(), f"{run.name}.safetensors",
                                key=f"{PAGE}.adapter", icon=":material/download:", on_click="ignore")  # fmt: skip
-            _draw_export(run)
+        if adapter.is_file() or found:
+            _draw_export(run, ["the finished adapter"] * adapter.is_file() + [f"step {one.step}" for one in found])
         settings = settings_of_run(run)
         if settings is not None and st.button("Change and train again", key=f"{PAGE}.again", icon=":material/tune:",
                                               help="Puts all settings of this run into the form."):  # fmt: skip
@@ -253,19 +262,29 @@ def _draw_resume(run: Path) -> None:
             st.rerun(scope="app")
 
 
-def _draw_export(run: Path) -> None:
+def _draw_export(run: Path, sources: list[str]) -> None:
     with st.popover("Export", icon=":material/ios_share:"):
         page = f"{PAGE}.export"
+        source = st.selectbox("What", sources, key=f"{page}.source.{run.name}",
+                              help="A checkpoint can be exported like a finished run, or become an adapter file, "
+                                   "which the Compare page makes by itself.")  # fmt: skip
+        step = int(source.removeprefix("step ")) if source.startswith("step ") else None
         values = fields(ExportRequest, ["format", "rank", "dtype", "drop_rest"], page=page)
         merged = values["format"] == "merged"
         if merged:
             values |= {"rank": None, "drop_rest": None}
-        name = f"{run.name}-{values['format']}" + ("" if merged else ".safetensors")
-        output = run / "exports" / name
+        of = run.name if step is None else f"{run.name}-step-{step}"
+        output = run / "exports" / (f"{of}-{values['format']}" + ("" if merged else ".safetensors"))
+        if values["format"] == "adapter":
+            if step is None:
+                st.caption("This is the file which the run has already; choose a checkpoint, or another format.")
+                return
+            output = checkpoint_adapter(run, step)
         st.caption(f"It is written to {plain(output)}.")
         if output.exists():
             st.caption("That is there already; the new one gets a number.")
             output = free_name(output) if merged else free_name(output.with_suffix("")).with_suffix(".safetensors")
         if st.button("Put it into the queue", key=f"{page}.go", type="primary"):
-            shell.told(_submit, "export", ExportRequest, {**values, "adapter": run, "output": output},
-                       f"export {run.name} as {values['format']}")  # fmt: skip
+            shell.told(_submit, "export", ExportRequest,
+                       {**values, "adapter": run, "checkpoint": step, "output": output},
+                       f"export {of} as {values['format']}")  # fmt: skip

@@ -103,7 +103,7 @@ def adapter(runs, tiny_model):
     for k in range(4):
         Image.new("RGB", (40, 40), (60 * k, 0, 0)).save(things / f"{k}.png")
     words = ["train", "--pretrained_model_name_or_path", tiny_model, "--train_data_dir", things, "--method", "paca",
-             "--max_train_steps", 2, "--train_batch_size", 2, "--resolution", 32, "--output-dir", runs / "red",
+             "--max_train_steps", 2, "--set", "checkpointing_steps=1", "--train_batch_size", 2, "--resolution", 32, "--output-dir", runs / "red",
              "--device", "cpu"]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     return runs / "red" / "adapter.safetensors"
@@ -123,6 +123,27 @@ def test_wrong_seeds_are_told(open_page, runs):
     assert not app.button(key=f"{PAGE}.render").disabled
     app.text_input(key=f"{PAGE}.seeds").set_value("one").run()
     assert app.button(key=f"{PAGE}.render").disabled and "such as 0, 1, 7" in told(app)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_an_adapter_first(open_page, queue, work, adapter, tiny_model):
+    app = view(open_page(PAGE), SIDES)
+    assert "red, step 1" in app.selectbox(key=f"{PAGE}.variant.0").options
+    app.selectbox(key=f"{PAGE}.variant.0").set_value("red, step 1")
+    app.selectbox(key=f"{PAGE}.variant.1").set_value("red, step 2")
+    app.text_input(key=f"{PAGE}.seeds").set_value("3")
+    app.text_input(key=f"{PAGE}.model").set_value(str(tiny_model))
+    app.number_input(key=f"{PAGE}.num_inference_steps").set_value(1).run()
+    app.button(key=f"{PAGE}.render").click().run()
+    app.selectbox(key=f"{PAGE}.side").set_value("New").run()
+    app.button(key=f"{PAGE}.render").click().run()
+    assert not app.exception and not app.error
+    # two adapters, which both comparisons wait for
+    assert [job.kind for job in queue.jobs(limit=20)].count("export") == 2 and len(queue.jobs(limit=20)) == 6
+    work()
+    assert {job.state for job in queue.jobs(limit=20)} == {"done"}, [job.error for job in queue.jobs(limit=20)]
+    one, two = (adapter.parent / "exports" / f"step-{step}.safetensors" for step in (1, 2))
+    assert one.is_file() and two.is_file()
 
 
 @pytest.mark.slow

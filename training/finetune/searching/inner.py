@@ -16,6 +16,7 @@ from training.finetune.config import FinetuneConfig
 from training.finetune.data import Sample, digest
 from training.finetune.data.leakage import find_leakage, refuse_leakage
 from training.finetune.latent_space import LatentSpace
+from training.finetune.of_checkpoint import put_average
 from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD_OUT, Judge, Judged
 from training.finetune.searching.settings import SearchSettings
 from training.finetune.searching.setup import STOP_STEP, Setup
@@ -187,9 +188,11 @@ class InnerTraining:
             return "measured" if made >= wanted[-1] else None
 
         if resume:
-            step = _step_of(run)
-            if step in wanted:  # killed between its checkpoint and its measurement
-                tuner.load_state(_of_checkpoint(run, "model"), step)
+            last = latest_checkpoint(run)
+            assert last is not None
+            tensors, state = load_checkpoint(last)
+            if (step := int(state["step"])) in wanted:  # killed between its checkpoint and its measurement
+                tuner.load_state(tensors["model"], step)
                 yield measured(step, 0.0)
         events = train(
             self.bench.learner, loop, run, trained=Tuned(tuner, config), resume=resume, device=self._device,
@@ -261,28 +264,15 @@ class _averaged:  # noqa: N801  (a context manager, used as a function)
     @torch.no_grad()
     def __enter__(self) -> None:
         self._kept = {name: p.detach().clone() for name, p in self._tuner.named().items()}
-        average = _of_checkpoint(self._run, "average")
-        for name, p in self._tuner.named().items():
-            p.copy_(average[name])
-        self._tuner.refresh()
+        last = latest_checkpoint(self._run)
+        assert last is not None
+        put_average(self._tuner, last)
 
     @torch.no_grad()
     def __exit__(self, *_: object) -> None:
         for name, p in self._tuner.named().items():
             p.copy_(self._kept[name])
         self._tuner.refresh()
-
-
-def _of_checkpoint(run: Path, what: str) -> dict[str, torch.Tensor]:
-    path = latest_checkpoint(run)
-    assert path is not None
-    return load_checkpoint(path)[0][what]
-
-
-def _step_of(run: Path) -> int:
-    path = latest_checkpoint(run)
-    assert path is not None
-    return int(load_checkpoint(path)[1]["step"])
 
 
 def _append(path: Path, point: Point) -> None:
