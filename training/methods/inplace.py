@@ -369,6 +369,9 @@ class _InPlace(torch.autograd.Function):
             weight, kept = ctx.saved_tensors
         else:
             weight, kept = ctx.weight, None if ctx.packed is None else ctx.unpack(ctx.packed)
+            if not torch._C._autograd._get_current_graph_task_keep_graph():
+                # checkpointing's hook holds the inputs of its block, and this node lives until the whole pass has ended
+                ctx.packed = ctx.unpack = None
         upstream = upstreams[0].to(ctx.dtype)
         # the weight's first: what was kept for it may be gone before the input's gradient takes its room
         if site.weight:

@@ -261,6 +261,25 @@ def test_checkpointing_computes_no_product_again_that_nothing_needs(config):
     assert tuner.values.grad.norm() > 0
 
 
+def test_a_checkpointed_block_lets_its_input_go_when_its_gradients_are_made():
+    from torch.utils.checkpoint import checkpoint
+
+    blocks = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Linear(8, 8)) for _ in range(3)]
+    PaCA(rank=4).attach(torch.nn.ModuleList(blocks), Scope(), torch.Generator().manual_seed(0))
+    alive, left = [], []
+    x = torch.randn(4, 8)
+    for number, block in enumerate(blocks):
+        if number == 1:
+            x.register_hook(lambda grad: left.extend(ref() is not None for ref in alive))
+        if number == 2:
+            alive.append(weakref.ref(x.untyped_storage()))
+        x = checkpoint(block, x, use_reentrant=False)
+    loss = x.square().sum()
+    del x
+    loss.backward()
+    assert left == [False]
+
+
 def test_a_graph_can_be_gone_through_twice():
     model = toys.make("linear")
     tuner = SaRA(fraction=0.2, nuclear_weight=0.0).attach(model, Scope(), torch.Generator())
