@@ -255,7 +255,9 @@ class Trial:
 
 def table(network: str, flags: argparse.Namespace) -> list[str]:
     chosen = methods(build(network, flags, False), flags.share)
-    chosen = {n: m for n, m in chosen.items() if not flags.methods or any(w.lower() in n.lower() for w in flags.methods)}
+    chosen = {
+        n: m for n, m in chosen.items() if not flags.methods or any(w.lower() in n.lower() for w in flags.methods)
+    }
     found: dict[tuple[str, bool], tuple[int, int, float]] = {}
     for ckpt in (False, True):
         peaks, counts = {}, {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pose.sequence import PoseSequence
 
 KEYPOINTS: Final = "keypoints"
+EDITS: Final = "edits.json"
 MOTION_FRAMES: Final = 48
 MOTION_FPS: Final = 24.0
 MOTION_SIZE: Final = (512, 512)
@@ -69,17 +70,24 @@ class Clip:
         """The keypoint files, from the leftmost person."""
         return sorted(self.folder.glob(f"{KEYPOINTS}*.json"), key=lambda path: (len(path.name), path.name))
 
-    def load_edits(self) -> tuple[int, PoseEdits]:
-        """Reads which person was being edited, counted from 0, and how; none when they cannot be read."""
-        kept = _read(self.folder / "edits.json")
-        with suppress(RequestError, ValueError, TypeError):
-            return max(0, int(kept.get("person", 0))), make_request(PoseEdits, dict(kept.get("edits", {})))
-        return 0, PoseEdits()
+    def load_edits(self, person: int | None = None) -> tuple[int, PoseEdits]:
+        """Reads how a person is edited, counted from 0; none when that cannot be read.
+
+        Args:
+            person: by default the one that was edited last.
+        """
+        kept = _read(self.folder / EDITS)
+        with suppress(RequestError, ValueError, TypeError, AttributeError):
+            person = max(0, int(kept.get("person", 0))) if person is None else person
+            return person, make_request(PoseEdits, dict(kept.get("people", {}).get(str(person), {})))
+        return person or 0, PoseEdits()
 
     def save_edits(self, person: int, edits: PoseEdits) -> None:
-        """Keeps the edits."""
-        with moved_in(self.folder / "edits.json") as beside:
-            beside.write_text(json.dumps({"person": person, "edits": edits.model_dump(mode="json")}))
+        """Keeps the edits of a person; those of others stay."""
+        people = _read(self.folder / EDITS).get("people")
+        people = {**(people if isinstance(people, dict) else {}), str(person): edits.model_dump(mode="json")}
+        with moved_in(self.folder / EDITS) as beside:
+            beside.write_text(json.dumps({"person": person, "people": people}))
 
     def note(self, **facts: Any) -> None:
         """Writes what the page should know of the clip; what was noted before stays."""

@@ -89,12 +89,12 @@ def add_fixes(fixes: list[JointFix]) -> None:
 
 
 def choose_person() -> None:
-    """Another person has other edits: none at first."""
-    chosen = st.session_state["pose.people"]
-    if chosen is not None:
-        st.session_state["pose.person"] = int(chosen) - 1
-        st.session_state["pose.at"] = 0
-        keep(History(PoseEdits()))
+    """Goes to another person, who has edits of their own."""
+    chosen, clip = st.session_state["pose.people"], find_clip(st.session_state["pose.clip"])
+    if chosen is not None and clip is not None:
+        person, found = clip.load_edits(int(chosen) - 1)
+        st.session_state.update({"pose.person": person, "pose.at": 0})
+        keep(History(found))
 
 
 def take_number(name: str) -> None:

@@ -87,7 +87,7 @@ def test_a_later_fix_of_the_same_joint_and_frame_takes_the_place_of_the_older():
     assert edits.with_fix(fix).fix == ("2:nose=3,4", "1:nose=9,9")
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"person": "x"}', '{"edits": {"smooth": 4}}', '{"edits": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"person": "x"}', '{"people": {"0": {"smooth": 4}}}', '{"people": 3}'])
 def test_edits_that_cannot_be_read_are_none(tmp_path, content):
     from studio.pose_clips import Clip
     from studio.pose_edits import PoseEdits

@@ -103,8 +103,8 @@ def adapter(runs, tiny_model):
     for k in range(4):
         Image.new("RGB", (40, 40), (60 * k, 0, 0)).save(things / f"{k}.png")
     words = ["train", "--pretrained_model_name_or_path", tiny_model, "--train_data_dir", things, "--method", "paca",
-             "--max_train_steps", 2, "--set", "checkpointing_steps=1", "--train_batch_size", 2, "--resolution", 32, "--output-dir", runs / "red",
-             "--device", "cpu"]  # fmt: skip
+             "--max_train_steps", 2, "--set", "checkpointing_steps=1", "--train_batch_size", 2, "--resolution", 32,
+             "--output-dir", runs / "red", "--device", "cpu"]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     return runs / "red" / "adapter.safetensors"
 

@@ -24,7 +24,8 @@ def show(page, panel):
 
 def edits_of(runs):
     (file,) = (runs / "clips").glob("*/edits.json")
-    return json.loads(file.read_text())["edits"]
+    kept = json.loads(file.read_text())
+    return kept["people"][str(kept["person"])]
 
 
 def shown(page):
@@ -138,13 +139,19 @@ def test_a_file_that_is_no_keypoints_is_refused_by_its_name_and_leaves_nothing(p
     assert not (runs / "clips").exists()
 
 
-def test_each_of_several_people_can_be_chosen(page):
+def test_each_of_several_people_has_edits_of_their_own(page):
     people = [{"pose_keypoints_2d": [v for k in range(18) for v in (left + k, 10 + 3 * k, 0.9)]} for left in (20, 200)]
     content = json.dumps([{"people": people}] * 3).encode()
     page.segmented_control(key="pose.source").set_value("Keypoint file").run()
     page.file_uploader(key="pose.keypoints").set_value(("two.json", content, "application/json")).run()
     page.button(key="pose.open").click().run()
     assert not page.exception and not page.error
+    show(page, "Clean up")
+    page.number_input(key="pose.smooth").set_value(5).run()
+    page.segmented_control(key="pose.people").set_value("2").run()
+    assert page.number_input(key="pose.smooth").value != 5
+    page.segmented_control(key="pose.people").set_value("1").run()
+    assert page.number_input(key="pose.smooth").value == 5
     page.segmented_control(key="pose.people").set_value("2").run()
     show(page, "Keep")
     assert any("keypoints-2.json" in code.value for code in page.code)
@@ -216,7 +223,7 @@ def test_a_video_without_a_person_says_so_and_can_be_tried_again(page, beep_vide
 
 def test_edits_that_do_not_fit_the_clip_can_be_forgotten(waving, runs, open_page, go_to):
     (clip,) = (runs / "clips").iterdir()
-    (clip / "edits.json").write_text('{"person": 0, "edits": {"fix": ["900:nose=1,2"]}}')
+    (clip / "edits.json").write_text('{"person": 0, "people": {"0": {"fix": ["900:nose=1,2"]}}}')
     again = open_page()
     again.query_params["clip"] = clip.name
     go_to(again, "pose")
