@@ -175,3 +175,17 @@ def make_video() -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def shared_queue(tmp_path, postgres):
+    """A queue that several machines share: a fresh PostgreSQL database."""
+    import sqlalchemy as sa
+
+    from studio.jobs import Queue
+
+    name = f"jobs_{tmp_path.name.replace('-', '_')[-40:]}".lower()
+    engine = sa.create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f'create database "{name}"')
+    return Queue(tmp_path / "runs", postgres.replace("/postgres?", f"/{name}?"))

@@ -6,11 +6,11 @@ import struct
 import pytest
 
 
-@pytest.fixture
-def queue(tmp_path):
+@pytest.fixture(params=["sqlite", "postgres"])
+def queue(request, tmp_path):
     from studio.jobs import Queue
 
-    return Queue(tmp_path / "runs")
+    return request.getfixturevalue("shared_queue") if request.param == "postgres" else Queue(tmp_path / "runs")
 
 
 @pytest.fixture
