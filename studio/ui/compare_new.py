@@ -28,6 +28,7 @@ from studio.side_sets import (
 from studio.ui import shell
 from studio.ui.form import field, fields
 from studio.ui.sources import pick_driving, pick_picture
+from studio.ui.weights import pick_model
 
 BASE: Final = "the base model"
 
@@ -46,7 +47,8 @@ def draw_new(page: str) -> None:
         chosen = shell.told(_draw_variants, page)
         variants, to_make = chosen or ([], {})
         with st.expander("Model, quality and size"):
-            names = ["model", "num_frames", "num_inference_steps", "guidance_scale", "fps", "width", "height", "device"]
+            values["model"] = pick_model(page, AnimateRequest)
+            names = ["num_frames", "num_inference_steps", "guidance_scale", "fps", "width", "height", "device"]
             values |= fields(AnimateRequest, names, page=page, columns=2)
     wanted = shell.told(read_seeds, seeds)
     why_not = ("Choose a picture first." if picture is None else "Choose a motion first." if driving is None

@@ -19,6 +19,7 @@ from studio.ui.controls import control_of
 from studio.ui.form import field, fields
 from studio.ui.results import draw_grid, draw_recent, draw_result
 from studio.ui.sources import choose, choose_skeleton, pick_driving, pick_picture, pick_skeleton, shown_picture
+from studio.ui.weights import choose_adapters, pick_adapters, pick_model
 
 PAGE: Final = "animate"
 
@@ -48,6 +49,8 @@ def _take_over() -> None:
     for what, name in (("picture", "reference"), ("driving", "driving")):
         if value := handed.get(name):
             choose(PAGE, what, str(value))
+    if "adapter" in handed:
+        choose_adapters(PAGE, handed["adapter"])
     if pose := handed.get("reference_pose"):
         choose_skeleton(PAGE, picture=str(handed["reference"]), skeleton=str(pose))
     if isinstance(adjust := handed.get("adjust"), Adjustment):
@@ -74,7 +77,11 @@ def _draw_form(fit: DeltaGenerator) -> None:
                                 help="So many videos, with this seed and the next ones, side by side.")  # fmt: skip
     start = st.container()
     with st.expander("Model and adapters"):
-        values |= fields(AnimateRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE, **begins)
+        values |= {
+            "model": pick_model(PAGE, AnimateRequest, default=begins.get("model")),
+            "adapter": pick_adapters(PAGE),
+        }
+        values |= fields(AnimateRequest, ["device", "dtype", "offload"], page=PAGE, **begins)
     with st.expander("Quality and size"):
         names = ["num_inference_steps", "guidance_scale", "scheduler", "fps", "width", "height", "fit", "audio"]
         values |= fields(AnimateRequest, names, page=PAGE, columns=2, **begins)

@@ -12,6 +12,7 @@ from studio.ui import shell
 from studio.ui.form import field, fields
 from studio.ui.results import draw_recent, draw_result
 from studio.ui.sources import choose, pick_picture, shown_picture
+from studio.ui.weights import choose_adapters, pick_adapters, pick_model
 
 PAGE: Final = "background"
 
@@ -20,8 +21,11 @@ def draw() -> None:
     """Draws the page."""
     st.title("Background")
     st.caption("The picture is kept and begins to move as the text says: clouds drift, water flows, lights change.")
-    if picture := shell.take_over(PAGE, BackgroundRequest).get("image"):
+    handed = shell.take_over(PAGE, BackgroundRequest)
+    if picture := handed.get("image"):
         choose(PAGE, "picture", str(picture))
+    if "adapter" in handed:
+        choose_adapters(PAGE, handed["adapter"])
     form, result = st.columns([2, 3], gap="large")
     with form:
         _draw_form()
@@ -41,7 +45,9 @@ def _draw_form() -> None:
     values: dict[str, Any] = {"prompt": field(BackgroundRequest, "prompt", page=PAGE)}
     values |= fields(BackgroundRequest, ["num_frames", "seed"], page=PAGE, columns=2)
     with st.expander("Model and adapters"):
-        values |= fields(BackgroundRequest, ["model", "adapter", "device", "dtype", "offload"], page=PAGE, **begins)
+        values["model"] = pick_model(PAGE, BackgroundRequest, default=begins.get("model"))
+        values["adapter"] = pick_adapters(PAGE)
+        values |= fields(BackgroundRequest, ["device", "dtype", "offload"], page=PAGE, **begins)
     with st.expander("Quality and size"):
         names = ["num_inference_steps", "guidance_scale", "scheduler", "fps", "width", "height", "fit"]
         values |= fields(BackgroundRequest, names, page=PAGE, columns=2, **begins)

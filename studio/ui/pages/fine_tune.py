@@ -7,7 +7,7 @@ import streamlit as st
 
 from studio.errors import RequestError
 from studio.finetune_form import settings_of, toml_of, widget_values
-from studio.ui.form import field, put
+from studio.ui.form import put
 from studio.ui.text import plain
 from studio.ui.tune.budget import draw_budget, draw_kept
 from studio.ui.tune.captions import draw_captions
@@ -15,6 +15,7 @@ from studio.ui.tune.data import draw_doctor, draw_fields, draw_sets
 from studio.ui.tune.method import draw_method, draw_scope, take_over_method
 from studio.ui.tune.shared import PAGE, trainer, why_not_read
 from studio.ui.tune.summary import draw_model, draw_run, draw_summary
+from studio.ui.weights import pick_model
 
 
 def draw() -> None:
@@ -33,7 +34,7 @@ def draw() -> None:
 def _draw_form() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Draws all that is asked; the settings, all options of the method, and flags of the command."""
     config = trainer().FinetuneConfig
-    values: dict[str, Any] = {"model": field(config, "model", page=PAGE) or "mini"}
+    values: dict[str, Any] = {"model": pick_model(PAGE, config)}
     draw_model(values["model"])
     data, method, budget, kept = st.tabs(["Data", "Method", "Budget", "Samples and guard"])
     with method:

@@ -43,6 +43,17 @@ def go_to():
 
 
 @pytest.fixture
+def type_in():
+    """Types into a list that takes what it does not have; AppTest itself knows the list alone."""
+
+    def type_into(box, value):
+        box.options.append(str(value))
+        return box.set_value(str(value))
+
+    return type_into
+
+
+@pytest.fixture
 def open_page(runs, go_to):
     """Opens a page of the studio."""
     from streamlit.testing.v1 import AppTest

@@ -50,9 +50,9 @@ def test_the_limits_of_the_settings_hold_for_uploads(page, picture, monkeypatch)
     assert "megapixels" in page.error[0].value and page.button(key="animate.go").disabled
 
 
-def test_a_click_animates_and_shows_video_sheet_and_command(page, picture, tiny_model, queue, work):
+def test_a_click_animates_and_shows_video_sheet_and_command(page, picture, tiny_model, queue, work, type_in):
     _uploaded(page, picture)
-    page.text_input(key="animate.model").set_value(str(tiny_model))
+    type_in(page.selectbox(key="animate.model"), str(tiny_model))
     page.number_input(key="animate.num_inference_steps").set_value(1)
     page.text_area(key="animate.prompt").set_value("-- a red figure")
     page.run()
@@ -73,9 +73,9 @@ def test_a_click_animates_and_shows_video_sheet_and_command(page, picture, tiny_
     assert "live" not in sidecar["request"]
 
 
-def test_the_settings_of_a_result_come_back_into_the_form(page, picture, tiny_model, queue, work):
+def test_the_settings_of_a_result_come_back_into_the_form(page, picture, tiny_model, queue, work, type_in):
     _uploaded(page, picture)
-    page.text_input(key="animate.model").set_value(str(tiny_model))
+    type_in(page.selectbox(key="animate.model"), str(tiny_model))
     page.number_input(key="animate.num_inference_steps").set_value(1)
     page.number_input(key="animate.seed").set_value(42)
     page.slider(key="animate.adjust.arms").set_value(1.25)
@@ -89,7 +89,7 @@ def test_the_settings_of_a_result_come_back_into_the_form(page, picture, tiny_mo
     assert not page.exception
     assert page.number_input(key="animate.seed").value == 42
     assert page.slider(key="animate.adjust.arms").value == 1.25
-    assert page.text_input(key="animate.model").value == str(tiny_model)
+    assert page.selectbox(key="animate.model").value == str(tiny_model)
     assert page.button_group(key="animate.picture_source").value == "Chosen"
     page.button(key="animate.go").click().run()
     first, second = sorted(queue.jobs(), key=lambda job: job.id)
@@ -210,10 +210,13 @@ def test_the_background_page_needs_a_text_and_then_makes_a_job(open_page, queue)
 
 
 @pytest.mark.parametrize("name", ["model", "adapter"])
-def test_a_model_or_adapter_from_elsewhere_is_refused(page, queue, tmp_path, name):
+def test_a_model_or_adapter_from_elsewhere_is_refused(page, queue, tmp_path, name, type_in):
     (tmp_path / "secret").mkdir()
-    box = page.text_input if name == "model" else page.text_area
-    box(key=f"animate.{name}").set_value(str(tmp_path / "secret")).run()
+    if name == "model":
+        type_in(page.selectbox(key="animate.model"), str(tmp_path / "secret"))
+        page.run()
+    else:
+        page.multiselect(key="animate.adapters").set_value([str(tmp_path / "secret")]).run()
     page.button(key="animate.go").click().run()
     assert not page.exception
     assert any("outside the folders" in error.value for error in page.error)
@@ -222,9 +225,26 @@ def test_a_model_or_adapter_from_elsewhere_is_refused(page, queue, tmp_path, nam
 
 def test_an_adapter_from_another_page_stands_in_the_form(open_page, tmp_path):
     page = open_page()
-    page.session_state["animate.handed"] = {"adapter": ("/x/adapter.safetensors",)}
+    page.session_state["animate.handed"] = {"adapter": ("/x/adapter.safetensors:0.5", "/y/adapter.safetensors")}
     page.run()
-    assert page.text_area(key="animate.adapter").value == "/x/adapter.safetensors"
+    assert page.multiselect(key="animate.adapters").value == ["/x/adapter.safetensors", "/y/adapter.safetensors"]
+    assert page.slider(key="animate.weight./x/adapter.safetensors").value == 0.5
+
+
+def test_adapters_and_models_of_this_machine_are_in_the_lists_each_adapter_with_a_weight(open_page, queue, runs):
+    (runs / "red").mkdir(parents=True)
+    (runs / "red" / "adapter.safetensors").write_bytes(b"x")
+    (runs / "mine").mkdir()
+    (runs / "mine" / "model_index.json").write_text("{}")
+    page = open_page()
+    assert {"red"} <= set(page.multiselect(key="animate.adapters").options)
+    assert page.selectbox(key="animate.model").options == ["mini", "mine"]
+    file = str(runs / "red" / "adapter.safetensors")
+    page.multiselect(key="animate.adapters").set_value([file]).run()
+    page.slider(key=f"animate.weight.{file}").set_value(0.75).run()
+    page.button(key="animate.go").click().run()
+    assert not page.exception and not page.error
+    assert f"--adapter={file}:0.75" in queue.jobs()[0].words
 
 
 def test_a_queue_that_cannot_be_opened_is_told_on_every_page(open_page, runs):

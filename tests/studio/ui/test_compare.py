@@ -126,13 +126,13 @@ def test_wrong_seeds_are_told(open_page, runs):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_becomes_an_adapter_first(open_page, queue, work, adapter, tiny_model):
+def test_a_checkpoint_becomes_an_adapter_first(open_page, queue, work, adapter, tiny_model, type_in):
     app = view(open_page(PAGE), SIDES)
     assert "red, step 1" in app.selectbox(key=f"{PAGE}.variant.0").options
     app.selectbox(key=f"{PAGE}.variant.0").set_value("red, step 1")
     app.selectbox(key=f"{PAGE}.variant.1").set_value("red, step 2")
     app.text_input(key=f"{PAGE}.seeds").set_value("3")
-    app.text_input(key=f"{PAGE}.model").set_value(str(tiny_model))
+    type_in(app.selectbox(key=f"{PAGE}.model"), str(tiny_model))
     app.number_input(key=f"{PAGE}.num_inference_steps").set_value(1).run()
     app.button(key=f"{PAGE}.render").click().run()
     app.selectbox(key=f"{PAGE}.side").set_value("New").run()
@@ -147,11 +147,13 @@ def test_a_checkpoint_becomes_an_adapter_first(open_page, queue, work, adapter, 
 
 
 @pytest.mark.slow
-def test_variants_are_rendered_at_the_same_seeds_and_seen_together(open_page, queue, work, adapter, tiny_model):
+def test_variants_are_rendered_at_the_same_seeds_and_seen_together(
+    open_page, queue, work, adapter, tiny_model, type_in
+):
     app = view(open_page(PAGE), SIDES)
     app.text_input(key=f"{PAGE}.seeds").set_value("3")
     app.number_input(key=f"{PAGE}.variant.1.scale").set_value(4.0)
-    app.text_input(key=f"{PAGE}.model").set_value(str(tiny_model))
+    type_in(app.selectbox(key=f"{PAGE}.model"), str(tiny_model))
     app.number_input(key=f"{PAGE}.num_inference_steps").set_value(1).run()
     assert "2 videos: 2 variants at 1 seeds" in told(app)
     app.button(key=f"{PAGE}.render").click().run()

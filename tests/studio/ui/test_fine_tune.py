@@ -1,5 +1,6 @@
 """The Fine-tune page, driven as a user does; the work runs in real processes of the command line."""
 
+import os
 import tomllib
 
 import pytest
@@ -10,7 +11,7 @@ PAGE = "fine_tune"
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUDIO_DATA", str(tmp_path))
+    monkeypatch.setenv("STUDIO_DATA", os.pathsep.join([str(tmp_path), os.environ.get("STUDIO_DATA", "")]))
     folder = tmp_path / "red things"
     folder.mkdir()
     for k in range(4):
@@ -20,10 +21,10 @@ def pictures(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def page(open_page, tiny_model, pictures):
+def page(open_page, tiny_model, pictures, type_in):
     """The page with a tiny model, a folder, and a run of a few steps."""
     app = open_page(PAGE)
-    app.text_input(key=f"{PAGE}.model").set_value(str(tiny_model))
+    type_in(app.selectbox(key=f"{PAGE}.model"), str(tiny_model))
     app.text_input(key=f"{PAGE}.data.0.folder").set_value(str(pictures))
     app.number_input(key=f"{PAGE}.resolution").set_value(32)
     app.number_input(key=f"{PAGE}.max_train_steps").set_value(4)
@@ -134,12 +135,13 @@ def test_a_folder_outside_of_those_that_are_declared_is_refused(page, monkeypatc
     assert "lies outside the folders" in words_on(page)
 
 
-def test_a_model_that_is_damaged_is_told_in_words(page, tmp_path):
+def test_a_model_that_is_damaged_is_told_in_words(page, tmp_path, type_in):
     folder = tmp_path / "model"
     (folder / "transformer").mkdir(parents=True)
     (folder / "model_index.json").write_text('{"transformer": ["diffusers", "X"]}')
     (folder / "transformer" / "x.safetensors").write_bytes(b"\xff" * 64)
-    page.text_input(key=f"{PAGE}.model").set_value(str(folder)).run()
+    type_in(page.selectbox(key=f"{PAGE}.model"), str(folder))
+    page.run()
     assert not page.exception and "x.safetensors is damaged" in words_on(page).replace("\u2060", "")
 
 

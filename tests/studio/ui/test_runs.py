@@ -154,7 +154,7 @@ def test_an_adapter_is_handed_to_animate_and_exported(show, queue, run):
     assert made.words == ("export", str(run), "--format=merged", f"--output={run}/exports/mine-merged")
     app.button(key=f"{PAGE}.use").click().run()
     assert app.title[0].value == "Animate"
-    assert app.text_area(key="animate.adapter").value == str(run / "adapter.safetensors")
+    assert app.multiselect(key="animate.adapters").value == [str(run / "adapter.safetensors")]
 
 
 def test_a_checkpoint_becomes_an_adapter_of_its_own(show, queue, run):

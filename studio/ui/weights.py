@@ -1,0 +1,99 @@
+"""The choice of a model and of adapters: what is on this machine in a list, anything else typed."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import streamlit as st
+from pydantic import BaseModel
+
+from studio.jobs import runs_folder
+from studio.places import folders_with, roots
+from studio.settings import studio_settings
+from studio.side_sets import find_adapters
+from studio.ui.controls import control_of
+
+MINI: Final = "mini"
+_WEIGHT: Final = (-2.0, 2.0, 1.0)
+"""Lowest, highest, and as it was trained."""
+
+
+def pick_model(page: str, kind: type[BaseModel], *, default: str | None = None) -> str:
+    """Draws the choice of a model: mini, a folder that is known here, or a folder or hub id that is typed."""
+    control, key = control_of(kind, "model"), f"{page}.model"
+    if not st.session_state.get(key):
+        st.session_state[key] = default or control.default or MINI
+    names = _models(str(runs_folder()))
+    options = list(dict.fromkeys([MINI, *names, str(st.session_state[key])]))
+    found = st.selectbox("Model", options, key=key, persist_state="session", accept_new_options=True, help=control.help,
+                         format_func=lambda name: names.get(name, name))  # fmt: skip
+    return str(found or MINI)
+
+
+def pick_adapters(page: str) -> tuple[str, ...]:
+    """Draws the choice of adapters, each with its weight; FILE or FILE:WEIGHT, as `--adapter` takes them."""
+    key, names = f"{page}.adapters", _adapters(str(runs_folder()))
+    chosen: list[str] = st.session_state.setdefault(key, [])
+    options = list(dict.fromkeys([*names, *chosen]))
+    found = st.multiselect(
+        "Adapters", options, key=key, persist_state="session", accept_new_options=True,
+        format_func=lambda path: names.get(path, path), placeholder="None; choose, or type a file",
+        help="What was fine-tuned here: finished runs, points of searches, uploads. Several add up.",
+    )  # fmt: skip
+    told = []
+    for path in map(str, found):
+        if _has_weight(path):
+            told.append(path)
+            continue
+        low, high, usual = _WEIGHT
+        if _weight_key(page, path) not in st.session_state:
+            st.session_state[_weight_key(page, path)] = usual
+        weight = st.slider(f"Weight of {names.get(path, Path(path).name)}", low, high, step=0.05,
+                           key=_weight_key(page, path), persist_state="session",
+                           help="1 as it was trained, 0 is the model without it.")  # fmt: skip
+        told.append(path if weight == usual else f"{path}:{weight:g}")
+    return tuple(told)
+
+
+def choose_adapters(page: str, adapters: Sequence[Any]) -> None:
+    """Chooses adapters from elsewhere, before the page is drawn."""
+    chosen = []
+    for text in map(str, adapters):
+        path, _, weight = text.rpartition(":")
+        if _has_weight(text) and _WEIGHT[0] <= float(weight) <= _WEIGHT[1]:
+            st.session_state[_weight_key(page, path)] = float(weight)
+            text = path
+        chosen.append(text)
+    st.session_state[f"{page}.adapters"] = chosen
+
+
+def _weight_key(page: str, path: str) -> str:
+    return f"{page}.weight.{path}"
+
+
+def _has_weight(text: str) -> bool:
+    """Whether a text is FILE:NUMBER."""
+    path, _, weight = text.rpartition(":")
+    try:
+        return bool(path) and not Path(text).exists() and math.isfinite(float(weight))
+    except (ValueError, OSError):
+        return False
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def _models(root: str) -> dict[str, str]:
+    """Models on this machine, with what they are called in the list."""
+    places = (*roots(), *studio_settings().model_folders)
+    return {str(folder): _short(folder, places) for folder in folders_with(["model_index.json"], places)}
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def _adapters(root: str) -> dict[str, str]:
+    """Adapters on this machine, with what they are called in the list."""
+    return {str(path): name for name, path in find_adapters(roots()).items()}
+
+
+def _short(folder: Path, places: Sequence[Path]) -> str:
+    place = next((place for place in places if folder.is_relative_to(place) and folder != place), None)
+    return folder.name if place is None else folder.relative_to(place).as_posix()
