@@ -70,7 +70,6 @@ def test_a_data_set_with_a_broken_file_becomes_an_adapter_that_animates(page, st
     settle(page)
     page.get_by_text("Model and adapters").click()
     page.get_by_text("Weight of ").wait_for()  # the adapter is chosen, by its name
-    picture_of(page, "animate-adapter")
     page.get_by_text("Quality and size").click()
     _fill(page, "spinbutton", "Num inference steps", "2")
     settle(page)
