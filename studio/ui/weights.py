@@ -85,7 +85,12 @@ def _has_weight(text: str) -> bool:
 def _models(root: str) -> dict[str, str]:
     """Models on this machine, with what they are called in the list."""
     places = (*roots(), *studio_settings().model_folders)
-    return {str(folder): _short(folder, places) for folder in folders_with(["model_index.json"], places)}
+    names: dict[str, str] = {}
+    for folder in folders_with(["model_index.json"], places):
+        name = _short(folder, places)
+        taken = name == MINI or name in names.values()  # a list tells its entries apart by what they are called
+        names[str(folder)] = str(folder) if taken else name
+    return names
 
 
 @st.cache_data(ttl=10, show_spinner=False)
