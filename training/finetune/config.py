@@ -178,14 +178,22 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
         Raises:
             ValueError: there is no such method or option.
         """
-        return METHODS[self.method].model_validate(self._with_half())
+        return METHODS[self.method].model_validate(self._for_this_run())
 
-    def _with_half(self) -> dict[str, Any]:
-        """The options, with what the paper does halfway set to half of this run."""
-        options = dict(self.method_options)
+    def _for_this_run(self) -> dict[str, Any]:
+        """The options, with what the papers do halfway or in rounds fitted to the length of this run."""
+        options, fields = dict(self.method_options), METHODS[self.method].model_fields
+
+        def open_option(name: str) -> bool:
+            return name in fields and fields[name].default is None and options.get(name) is None
+
         for name in ("reselect_step", "select_step"):
-            if name in METHODS[self.method].model_fields and options.get(name) is None and self.max_train_steps > 1:
+            if open_option(name) and self.max_train_steps > 1:
                 options[name] = self.max_train_steps // 2
+        if open_option("round_steps"):
+            rounds = options.get("rounds", fields["rounds"].default)
+            if isinstance(rounds, int) and rounds > 0:
+                options["round_steps"] = max(1, self.max_train_steps // rounds)
         return options
 
     def loop(self, learning_rate: float) -> TrainingConfig:

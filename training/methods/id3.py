@@ -1,6 +1,6 @@
 """ID3: a set of trained numbers that grows while training."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from pydantic import Field
@@ -12,6 +12,9 @@ from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered
+
+_USUAL_STEPS: Final = 100
+"""Between two rounds, where nobody knows how long the run is."""
 
 
 @METHODS.register("id3")
@@ -26,8 +29,8 @@ class ID3(InPlaceMethod):
     """Share of the numbers that is trained in the end."""
     rounds: int = Field(default=10, ge=1)
     """Parts in which the set grows; the first is there from the start."""
-    round_steps: int = Field(default=100, ge=1)
-    """Steps between two of them."""
+    round_steps: int | None = Field(default=None, ge=1)
+    """Steps between two of them; None for equal parts of the run, which the trainer knows."""
     epsilon: float = Field(default=0.1, gt=0)
     """The paper's eps, 0.1 to 1."""
     exponent: float = Field(default=1.0, ge=0)
@@ -61,8 +64,9 @@ class ID3Tuner(InPlaceTuner):
     def after_step(self, step: int) -> bool:
         """Writes the values; after every round the set grows."""
         super().after_step(step)
-        rounds = step // self._config.round_steps
-        if step % self._config.round_steps or rounds >= self._config.rounds:
+        length = self._config.round_steps or _USUAL_STEPS
+        rounds = step // length
+        if step % length or rounds >= self._config.rounds:
             return False
         now = {p.name: p.support.index().cpu().long() for p in self.pieces}
         more = self._best(now)

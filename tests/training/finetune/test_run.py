@@ -60,6 +60,17 @@ def test_a_run_learns_and_leaves_an_adapter_that_gives_what_was_trained(model, p
     assert 0 < counts["trainable_parameters"] < counts["total_parameters"]
 
 
+def test_what_happens_halfway_or_in_rounds_fits_the_run(animator, pictures):
+    def options(method, **given):
+        return config(animator, pictures, method=method, method_options=given, max_train_steps=300).tuning()
+
+    assert options("sara").reselect_step == options("lt-sft").select_step == 150
+    assert options("sara", reselect_step=20).reselect_step == 20
+    assert options("id3").round_steps == 30 and options("id3", rounds=4).round_steps == 75
+    assert options("id3", round_steps=7).round_steps == 7
+    assert options("hft").round_steps == 1000
+
+
 @pytest.mark.parametrize("method", ["sara", "paca", "lora", "lt-sft", "id3", "difffit", "spt", "hft"])
 def test_a_stopped_run_goes_on_bit_for_bit(method, animator, pictures, tmp_path):
     options = {
