@@ -8,6 +8,7 @@ from typing import Any, Final
 import streamlit as st
 from pydantic import BaseModel
 
+from studio.errors import RequestError
 from studio.jobs import runs_folder
 from studio.places import folders_with, roots
 from studio.settings import studio_settings
@@ -84,7 +85,7 @@ def _has_weight(text: str) -> bool:
 @st.cache_data(ttl=10, show_spinner=False)
 def _models(root: str) -> dict[str, str]:
     """Models on this machine, with what they are called in the list."""
-    places = (*roots(), *studio_settings().model_folders)
+    places = _places()
     names: dict[str, str] = {}
     for folder in folders_with(["model_index.json"], places):
         name = _short(folder, places)
@@ -96,7 +97,15 @@ def _models(root: str) -> dict[str, str]:
 @st.cache_data(ttl=10, show_spinner=False)
 def _adapters(root: str) -> dict[str, str]:
     """Adapters on this machine, with what they are called in the list."""
-    return {str(path): name for name, path in find_adapters(roots()).items()}
+    return {str(path): name for name, path in find_adapters(_places()).items()}
+
+
+def _places() -> tuple[Path, ...]:
+    """Where models and adapters may lie; wrong settings are told by the System page, and by what is started."""
+    try:
+        return (*roots(), *studio_settings().model_folders)
+    except RequestError:
+        return (runs_folder(),)
 
 
 def _short(folder: Path, places: Sequence[Path]) -> str:
