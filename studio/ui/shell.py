@@ -38,16 +38,22 @@ def attend(root: str) -> None:
 
 
 def submit(
-    words: Sequence[str], *, title: str = "", folder: Path | None = None, needs: Sequence[int] = (), priority: int = 0
-) -> Job:
+    words: Sequence[str], *, title: str = "", folder: Path | None = None, needs: Sequence[int] = (), priority: int = 0,
+    clone_of: Job | None = None,
+) -> Job:  # fmt: skip
     """Puts a command into the queue and sees that somebody is there to run it.
+
+    Args:
+        clone_of: where its relative paths begin as well.
 
     Raises:
         RequestError: the command is wrong, or reads a model or an adapter from elsewhere than the studio's folders.
     """
     check_words(words)
     _check_reads(words)
-    job = queue().submit(words, title=title, folder=folder, needs=needs, priority=priority)
+    directory, first = (None, None) if clone_of is None else (clone_of.directory, clone_of.id)
+    job = queue().submit(words, title=title, folder=folder, needs=needs, priority=priority, directory=directory,
+                         cloned_from=first)  # fmt: skip
     ensure_worker(queue())
     return job
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from studio.cli.run import check_words
 from studio.errors import RequestError
 from studio.job_changes import as_lines, config_of, diff, from_lines, rehomed
-from studio.jobs import Job, ensure_worker
+from studio.jobs import Job
 from studio.ui import shell
 from studio.ui.runs.listing import PAGE
 from studio.ui.text import plain
@@ -45,23 +44,19 @@ def clone(job: Job, words_text: str, toml: str | None) -> Job:
     Raises:
         RequestError: the command is wrong.
     """
-    queue = shell.queue()
-    folder = queue.new_folder()
+    folder = shell.queue().new_folder()
     words = [word.replace("{folder}", str(folder)) for word in from_lines(words_text)]
     if toml is not None and (config := config_of(job)) is not None:
         changed = folder / config.name
         changed.write_text(toml, encoding="utf-8")
         words = [str(changed) if job.directory / word == config else word for word in words]
     try:
-        check_words(words)
+        return shell.submit(words, folder=folder, clone_of=job)
     except RequestError:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
         raise
-    made = queue.submit(words, folder=folder, directory=job.directory, device="", cloned_from=job.id)
-    ensure_worker(queue)
-    return made
 
 
 def _open_in_form(config: Path) -> None:
