@@ -13,8 +13,8 @@ from contextlib import suppress
 
 import pytest
 
-KILLS = int(os.environ.get("STUDIO_KILLS", "8"))
-WORK = ["methods"]  # a few seconds, so that most kills find one running
+KILLS = int(os.environ.get("STUDIO_KILLS", "6"))
+WORK = ["doctor"]  # some seconds, so that most kills find one running
 
 
 def _start_app(queue):
