@@ -177,6 +177,18 @@ def find_adapter(text: str, flag: str) -> str:
     return f"{file}{colon}{weight}"
 
 
+def part_scale(text: str) -> tuple[str, float | None]:
+    """Takes FILE:NUMBER apart, whether or not the file is there; None where there is no number behind a colon."""
+    import math
+
+    head, colon, tail = text.rpartition(":")
+    try:
+        scale = float(tail) if head and colon and not Path(text).exists() else math.nan
+    except (ValueError, OSError):
+        scale = math.nan
+    return (head, scale) if math.isfinite(scale) else (text, None)
+
+
 def split_scale(text: str, flag: str) -> tuple[Path, float]:
     """Reads FILE or FILE:NUMBER.
 

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 from pydantic import BaseModel
 
+from studio.adapters import part_scale
 from studio.cli.run import check_words
 from studio.errors import RequestError
 from studio.jobs import Job, Queue, ensure_worker, runs_folder
@@ -63,9 +64,8 @@ def _check_reads(words: Sequence[str]) -> None:
         flag, _, value = word.partition("=")
         if flag == "--model":
             typed_model(value)
-        elif flag == "--adapter":  # FILE or FILE:SCALE
-            file = value if Path(value).exists() else value.rpartition(":")[0] or value
-            typed_path(file, what="adapter")
+        elif flag == "--adapter":
+            typed_path(part_scale(value)[0], what="adapter")
 
 
 def told(action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

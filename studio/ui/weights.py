@@ -1,6 +1,5 @@
 """The choice of a model and of adapters: what is on this machine in a list, anything else typed."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,6 +7,7 @@ from typing import Any, Final
 import streamlit as st
 from pydantic import BaseModel
 
+from studio.adapters import part_scale
 from studio.errors import RequestError
 from studio.jobs import runs_folder
 from studio.places import folders_with, roots
@@ -25,7 +25,7 @@ def pick_model(page: str, kind: type[BaseModel], *, default: str | None = None) 
     control, key = control_of(kind, "model"), f"{page}.model"
     if not st.session_state.get(key):
         st.session_state[key] = default or control.default or MINI
-    names = _models(str(runs_folder()))
+    names = _models(_places())
     options = list(dict.fromkeys([MINI, *names, str(st.session_state[key])]))
     found = st.selectbox("Model", options, key=key, persist_state="session", accept_new_options=True, help=control.help,
                          format_func=lambda name: names.get(name, name))  # fmt: skip
@@ -34,7 +34,7 @@ def pick_model(page: str, kind: type[BaseModel], *, default: str | None = None) 
 
 def pick_adapters(page: str) -> tuple[str, ...]:
     """Draws the choice of adapters, each with its weight; FILE or FILE:WEIGHT, as `--adapter` takes them."""
-    key, names = f"{page}.adapters", _adapters(str(runs_folder()))
+    key, names = f"{page}.adapters", _adapters(_places())
     chosen: list[str] = st.session_state.setdefault(key, [])
     options = list(dict.fromkeys([*names, *chosen]))
     found = st.multiselect(
@@ -44,7 +44,7 @@ def pick_adapters(page: str) -> tuple[str, ...]:
     )  # fmt: skip
     told = []
     for path in map(str, found):
-        if _has_weight(path):
+        if part_scale(path)[1] is not None:
             told.append(path)
             continue
         low, high, usual = _WEIGHT
@@ -59,11 +59,12 @@ def pick_adapters(page: str) -> tuple[str, ...]:
 
 def choose_adapters(page: str, adapters: Sequence[Any]) -> None:
     """Chooses adapters from elsewhere, before the page is drawn."""
+    low, high, usual = _WEIGHT
     chosen = []
     for text in map(str, adapters):
-        path, _, weight = text.rpartition(":")
-        if _has_weight(text) and _WEIGHT[0] <= float(weight) <= _WEIGHT[1]:
-            st.session_state[_weight_key(page, path)] = float(weight)
+        path, weight = part_scale(text)
+        if weight is None or low <= weight <= high:
+            st.session_state[_weight_key(page, path)] = usual if weight is None else weight
             text = path
         chosen.append(text)
     st.session_state[f"{page}.adapters"] = chosen
@@ -73,19 +74,9 @@ def _weight_key(page: str, path: str) -> str:
     return f"{page}.weight.{path}"
 
 
-def _has_weight(text: str) -> bool:
-    """Whether a text is FILE:NUMBER."""
-    path, _, weight = text.rpartition(":")
-    try:
-        return bool(path) and not Path(text).exists() and math.isfinite(float(weight))
-    except (ValueError, OSError):
-        return False
-
-
 @st.cache_data(ttl=10, show_spinner=False)
-def _models(root: str) -> dict[str, str]:
+def _models(places: tuple[Path, ...]) -> dict[str, str]:
     """Models on this machine, with what they are called in the list."""
-    places = _places()
     names: dict[str, str] = {}
     for folder in folders_with(["model_index.json"], places):
         name = _short(folder, places)
@@ -95,9 +86,9 @@ def _models(root: str) -> dict[str, str]:
 
 
 @st.cache_data(ttl=10, show_spinner=False)
-def _adapters(root: str) -> dict[str, str]:
+def _adapters(places: tuple[Path, ...]) -> dict[str, str]:
     """Adapters on this machine, with what they are called in the list."""
-    return {str(path): name for name, path in find_adapters(_places()).items()}
+    return {str(path): name for name, path in find_adapters(places).items()}
 
 
 def _places() -> tuple[Path, ...]:

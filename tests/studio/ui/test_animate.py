@@ -229,6 +229,9 @@ def test_an_adapter_from_another_page_stands_in_the_form(open_page, tmp_path):
     page.run()
     assert page.multiselect(key="animate.adapters").value == ["/x/adapter.safetensors", "/y/adapter.safetensors"]
     assert page.slider(key="animate.weight./x/adapter.safetensors").value == 0.5
+    page.session_state["animate.handed"] = {"adapter": ("/x/adapter.safetensors",)}
+    page.run()
+    assert page.slider(key="animate.weight./x/adapter.safetensors").value == 1  # not what was chosen before
 
 
 def test_adapters_and_models_of_this_machine_are_in_the_lists_each_adapter_with_a_weight(open_page, queue, runs):
