@@ -1,8 +1,10 @@
 """The adapter of a checkpoint: what a run would have left, had it ended there."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.finetune.config import FinetuneConfig
@@ -12,9 +14,8 @@ from training.methods import Tuner
 
 
 @torch.no_grad()
-def put_average(tuner: Tuner, checkpoint: Path) -> None:
+def put_average(tuner: Tuner, average: Mapping[str, Tensor]) -> None:
     """Puts the averaged numbers of a checkpoint in place of the trained ones."""
-    average = load_checkpoint(checkpoint)[0]["average"]
     for name, parameter in tuner.named().items():
         parameter.copy_(average[name])
     tuner.refresh()
@@ -53,5 +54,5 @@ def write_checkpoint_adapter(config: FinetuneConfig, run: Path, step: int, path:
         tuner.load_state(tensors["model"], step)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint} {error}") from None
-    put_average(tuner, checkpoint)
+    put_average(tuner, tensors["average"])
     bench.write_adapter(path, tuner, config, method, scope, {"step": str(step)})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoint import latest_checkpoint
+from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.disk import write_text
 from training.events import Evaluated, Event, Finished, Guarded, Note, Sampled
 from training.finetune.cache import CacheError
@@ -123,7 +123,7 @@ class _Made:
         else:
             last = latest_checkpoint(self.run)
             assert last is not None
-            put_average(self.tuner, last)
+            put_average(self.tuner, load_checkpoint(last)[0]["average"])
             notes = {"metrics": json.dumps(event.metrics)}
             self._write(self.run / ADAPTER, notes if seen is None else {**notes, "guard": json.dumps(seen.as_dict())})
         write_text(self.run / "README.md", _card(self.tuner, self.config, self.run, event, seen))

@@ -266,7 +266,7 @@ class _averaged:  # noqa: N801  (a context manager, used as a function)
         self._kept = {name: p.detach().clone() for name, p in self._tuner.named().items()}
         last = latest_checkpoint(self._run)
         assert last is not None
-        put_average(self._tuner, last)
+        put_average(self._tuner, load_checkpoint(last)[0]["average"])
 
     @torch.no_grad()
     def __exit__(self, *_: object) -> None:
