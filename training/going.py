@@ -189,18 +189,21 @@ class Going:
                 batch = self.learning.batch(task, first, share, generator)
                 if self.on_batch is not None:
                     self.on_batch(step, batch, generator)
-                extra = self.trained.penalty()
+                # once a step: it is of the weights, whatever the batch
+                extra = self.trained.penalty() if part == 0 else None
                 dtype = _DTYPES[config.precision]
                 with torch.autocast(self.where.type, dtype=dtype, enabled=config.precision != "fp32"):
                     losses = self.network(batch, task, generator)
+                objective = losses["loss"]
                 if extra is not None:
-                    losses = {**losses, "loss": losses["loss"] + extra, "penalty": extra}
+                    losses = {**losses, "penalty": extra * parts}
+                    objective = objective + losses["penalty"]
                 for name, loss in losses.items():
                     values[name] = values.get(name, 0.0) + float(loss.detach()) / parts
                 said = _names(batch)
                 if not all(math.isfinite(v) for v in values.values()):
                     raise NotFiniteError(_not_finite(step, f"the losses are {values}{said}", self.run))
-                self.accelerator.backward(self.scaler.scale(losses["loss"] / parts))
+                self.accelerator.backward(self.scaler.scale(objective / parts))
         return values, said
 
     def _update(self, step: int, task: Task, values: dict[str, float], files: str) -> Iterator[Event]:

@@ -5,9 +5,7 @@ gradient, and that gradient itself. The forward pass and the gradient of the inp
 """
 
 import abc
-import functools
-import warnings
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from training.methods.layers import Layer
+from training.methods.sampled import pays, sampled_products
 
 CHUNK: int = 1 << 20
 """Numbers of a dense weight gradient that exist at a time."""
 _EVEN = 512
 """Rows of a chunk are a multiple of this, where they are more."""
-_SAMPLED_COST: Final = {torch.bfloat16: 30, torch.float32: 8}
-"""What a single dot product of `sampled_addmm` costs, in numbers of a dense product of that type (one core with
-AVX512-bf16; a CPU without makes the dense one slower still). Other types have no sampled product here."""
-_TURNED_COST: Final = 8
-"""What turning a feature costs, in single dot products."""
-_BLOCK: Final = 1 << 18
-"""Numbers of both factors at a time: in float32 they stay in a core's second-level cache."""
 
 
 class Support(abc.ABC):
@@ -129,42 +121,15 @@ class Scattered(Support):
         return x
 
     def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
-        """Only the chosen dot products, or dense products of which they are gathered: whichever is faster.
-
-        Sampled on a CPU where numbers + 8 (rows + columns) < rows x columns / 30, in float32 / 8. Up to 2 % of a
-        linear layer of 768 to 3,072 features in bfloat16, 10 % in float32; no layer of 256 in bfloat16.
-        """
+        """Only the chosen dot products, or dense products of which they are gathered: whichever is faster."""
         if not self.count:
             return torch.zeros(0, device=upstream.device)
-        dense_cost = self.shape.numel() / _SAMPLED_COST.get(upstream.dtype, float("inf"))
-        if upstream.is_cpu and self.count + _TURNED_COST * (self.shape[0] + self.row_size) < dense_cost:
+        matrix = (self.shape[0], self.row_size)
+        if upstream.is_cpu and pays(self.count, matrix, upstream.dtype):
             factors = layer.factors(upstream, kept)
             if factors is not None:
-                return self.sampled(factors)
+                return sampled_products(factors, self.flat, matrix)
         return self.gathered(layer, upstream, kept)
-
-    def sampled(self, factors: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "count"]:
-        """The chosen dot products (SDDMM), added up in float32 over a few places at a time."""
-        _hush()
-        rows, columns = self.shape[0], self.row_size
-        found = torch.zeros(self.count, dtype=torch.float32)
-        first_of_row = torch.searchsorted(self.flat, torch.arange(rows + 1, dtype=self.flat.dtype) * columns)
-        pattern = torch.sparse_csr_tensor(
-            first_of_row.to(self.flat.dtype), self.flat % columns, found, (rows, columns), check_invariants=False
-        )
-        step = max(16, _BLOCK // (rows + columns) // 16 * 16)
-        # the same room for all blocks: fresh pages would cost more than the products
-        turned, cast = (torch.empty((rows + columns) * step, dtype=t) for t in (factors[0][0].dtype, torch.float32))
-        for upstream, x in factors:
-            for first in range(0, x.shape[1], step):
-                width = min(step, x.shape[1] - first)
-                room = slice(0, (rows + columns) * width)
-                both, block = turned[room].view(-1, width), cast[room].view(-1, width)
-                both[:rows] = upstream[:, first : first + width]
-                both[rows:] = x[:, first : first + width]
-                block.copy_(both)  # turned first and cast then: both at once is slow
-                torch.sparse.sampled_addmm(pattern, block[:rows], block[rows:].T, out=pattern)
-        return found
 
     def gathered(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
         """Dense products of a few rows at a time, of which the chosen numbers are gathered."""
@@ -337,14 +302,6 @@ class Singular(Support):
     def to(self, device: torch.device) -> None:
         """Moves the decomposition."""
         self.u, self.s, self.vh = (t.to(device) for t in (self.u, self.s, self.vh))
-
-
-@functools.cache
-def _hush() -> None:
-    """Lets torch say for itself, as it does once in a process, that its CSR tensors are in beta."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
 
 
 def _within(index: Tensor, size: int) -> Tensor:

@@ -1,8 +1,6 @@
 """In-place training against a dense optimizer whose gradients are masked."""
 
 import copy
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -105,109 +103,6 @@ def test_the_matrix_sign_of_few_small_numbers_is_right_in_bfloat16_too(shape, se
     wanted, found = (u @ v)[small], matrix_sign(matrix.bfloat16()).float()[small]
     assert F.cosine_similarity(found, wanted, dim=0) > 0.998
     assert found.norm() / wanted.norm() == pytest.approx(1, abs=0.01)
-
-
-def sampled_case(dtype, share=0.05):
-    from training.methods.supports import Scattered
-
-    rng = torch.Generator().manual_seed(0)
-    chosen = torch.rand(96, 160, generator=rng) < share
-    chosen[10:20] = False  # rows without any
-    support = Scattered(chosen.flatten().nonzero().flatten(), chosen.shape)
-    upstream, x = (torch.randn(3, 37, n, generator=rng).to(dtype) for n in (96, 160))
-    dense = upstream.double().flatten(0, 1).T @ x.double().flatten(0, 1)
-    return support, upstream, x, dense[chosen].float()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("block", [1 << 12, 1 << 18])
-def test_sampled_products_are_those_of_the_dense_one(dtype, block, monkeypatch):
-    from training.methods import supports
-    from training.methods.layers import LinearLayer
-
-    monkeypatch.setattr(supports, "_BLOCK", block)
-    support, upstream, x, wanted = sampled_case(dtype)
-    found = support.sampled(LinearLayer().factors(upstream, x))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)  # in bfloat16 too: they add up in float32
-    gathered = support.gathered(LinearLayer(), upstream, x)
-    torch.testing.assert_close(found, gathered, rtol=1e-2, atol=1e-5 if dtype == torch.float32 else 1e-2)
-    assert torch.equal(found, support.sampled(LinearLayer().factors(upstream, x)))
-
-
-def test_sampled_products_of_pointwise_filters_are_those_of_the_dense_one():
-    from training.methods.layers import ConvLayer
-
-    support, upstream, x, wanted = sampled_case(torch.float32)
-    pointwise = ConvLayer(torch.nn.Conv1d(160, 96, 1))
-    found = support.sampled(pointwise.factors(upstream.mT, x.mT))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-    for other in ({"stride": 2}, {"padding": 1}, {"groups": 2}):
-        assert ConvLayer(torch.nn.Conv1d(160, 96, 1, **other)).factors(upstream.mT, x.mT) is None
-
-
-@pytest.mark.parametrize(
-    ("shape", "share", "dtype", "sampled"),
-    [
-        ((256, 256), 0.01, torch.float32, True),
-        ((256, 256), 0.2, torch.float32, False),
-        ((768, 768), 0.005, torch.bfloat16, True),
-        ((768, 768), 0.03, torch.bfloat16, False),
-        ((256, 256), 0.001, torch.bfloat16, False),
-        ((256, 256), 0.001, torch.float64, False),
-        ((768, 768), 0.0, torch.float32, False),
-    ],
-)
-def test_products_are_sampled_where_they_are_few_enough(shape, share, dtype, sampled, monkeypatch):
-    from training.methods.layers import LinearLayer
-    from training.methods.supports import Scattered
-
-    chosen = torch.arange(0, shape[0] * shape[1], round(1 / share)) if share else torch.zeros(0, dtype=torch.int64)
-    ways = []
-    real = Scattered.sampled
-    monkeypatch.setattr(Scattered, "sampled", lambda *args: (ways.append("sampled"), real(*args))[1])
-    upstream, x = (torch.randn(8, n, generator=torch.Generator().manual_seed(n)).to(dtype) for n in shape)
-    found = Scattered(chosen, torch.Size(shape)).grad(LinearLayer(), upstream, x)
-    assert ways == ["sampled"] * sampled
-    wanted = (upstream.double().T @ x.double()).flatten()[chosen].float()
-    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-5)
-
-
-def test_after_another_choice_the_products_are_those_of_the_new_one(monkeypatch):
-    from training.methods import supports
-
-    monkeypatch.setattr(supports, "_TURNED_COST", 0)  # the toy's layers are too small for it
-    monkeypatch.setattr(supports, "_SAMPLED_COST", {torch.float32: 1})
-    model = toys.make("linear")
-    dense = copy.deepcopy(model)
-    tuner = SaRA(fraction=0.2, nuclear_weight=0.0, reselect_step=1).attach(model, Scope(), torch.Generator())
-    before = tuner.count
-    with torch.no_grad():
-        tuner.values[::3] = 1.0  # too large to go on
-    tuner.after_step(1)
-    assert 0 < tuner.count < before
-    dense.load_state_dict(model.state_dict())
-    x, y = model.data(0)
-    for network in (model, dense):
-        F.mse_loss(network(x), y).backward()
-    grads = {n: p.grad for n, p in dense.named_parameters()}
-    wanted = torch.cat([piece.support.of_dense(grads[piece.name]) for piece in tuner.pieces])
-    torch.testing.assert_close(tuner.values.grad, wanted, rtol=1e-5, atol=1e-6)
-
-
-def test_nobody_is_told_that_sparse_tensors_are_in_beta():
-    code = """
-import warnings
-import torch
-from training.methods.supports import Scattered
-from training.methods.layers import LinearLayer
-before = list(warnings.filters)
-support = Scattered(torch.tensor([3, 5]), torch.Size([4, 4]))
-support.sampled(LinearLayer().factors(torch.ones(2, 4), torch.ones(2, 4)))
-assert warnings.filters == before
-"""
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

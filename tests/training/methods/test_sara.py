@@ -50,7 +50,7 @@ def test_signs_survive(model):
 
 def test_the_low_rank_term_reaches_the_trained_numbers(model):
     wide = torch.nn.Linear(80, 80)
-    tuner = attach(wide, fraction=0.3, nuclear_weight=1.0)
+    tuner = attach(wide, fraction=0.3, nuclear_weight=1.0, nuclear_every=1)
     tuner.penalty().backward()
     (piece,) = [p for p in tuner.pieces if p.name == "weight"]
     matrix = torch.zeros(80, 80)
@@ -63,7 +63,7 @@ def test_the_low_rank_term_reaches_the_trained_numbers(model):
 
 def test_the_term_differs_from_step_to_step_and_is_the_same_again(model):
     def terms():
-        tuner = attach(torch.nn.Sequential(*[torch.nn.Linear(80, 80) for _ in range(4)]), fraction=0.3)
+        tuner = attach(torch.nn.Sequential(*[torch.nn.Linear(80, 80) for _ in range(4)]), fraction=0.3, nuclear_every=1)
         found = []
         for step in range(6):
             found.append(float(tuner.penalty().detach()))
@@ -77,16 +77,31 @@ def test_the_term_differs_from_step_to_step_and_is_the_same_again(model):
     assert len(set(first)) > 1
 
 
+@pytest.mark.parametrize("form", ["nuclear", "decay"])
+def test_a_term_every_few_steps_is_the_same_on_average(form):
+    def total(every):
+        torch.manual_seed(0)
+        tuner = attach(torch.nn.Linear(80, 80), fraction=0.3, nuclear_form=form, nuclear_every=every)
+        terms = []
+        for step in range(12):
+            terms.append(tuner.penalty())
+            tuner.after_step(step + 1)
+        assert [step for step, term in enumerate(terms) if term is not None] == list(range(0, 12, every))
+        return sum(float(term.detach()) for term in terms if term is not None)
+
+    assert total(4) == pytest.approx(total(1), rel=1e-5)
+
+
 def test_a_resumed_run_goes_on_with_the_terms_draws():
     torch.manual_seed(0)
     network = torch.nn.Sequential(*[torch.nn.Linear(80, 80) for _ in range(4)])
-    tuner = attach(network, fraction=0.3)
+    tuner = attach(network, fraction=0.3, nuclear_every=3)
     for step in range(3):
         tuner.after_step(step + 1)
     state = {n: v.clone() for n, v in tuner.state().items()}
     straight = [float(tuner.penalty().detach())]
     tuner.unload()
-    again = attach(network, fraction=0.3)
+    again = attach(network, fraction=0.3, nuclear_every=3)
     again.load_state(state, 3)
     assert [float(again.penalty().detach())] == straight
 
