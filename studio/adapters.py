@@ -128,7 +128,7 @@ def _hashes(
     import torch
 
     from training.methods.adapter import files_hash, weights_hash
-    from training.methods.beside import writable
+    from training.methods.layers import writable
     from training.methods.stack import stack_of
 
     exact = all(p.dtype == torch.float32 and writable(p) for p in part.parameters())

@@ -155,7 +155,7 @@ def _rough(settings: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], tra
     total = sum(math.prod(shape) for shape in shapes.values())
     tokens = _samples_size(settings) * int(settings["train_batch_size"])
     width = statistics.median([min(shape) for shape in shapes.values() if len(shape) == 2] or [256])
-    number_bytes = 4 if settings["weights_dtype"] == "fp32" else 2
+    number_bytes = {"fp32": 4.0, "int8": 1.1, "nf4": 0.6}.get(settings["weights_dtype"], 2.0)
     # a layer of 12 width^2 numbers keeps about 34 numbers a token and channel
     kept = 34 * 2 * _held(settings) * width * (total / (12 * width**2))
     peak = _BASE_BYTES + total * number_bytes + other_bytes + (trained or total) * _STATE_BYTES + kept

@@ -1,8 +1,10 @@
 """From words to a verb, from a verb to an exit code."""
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from studio.cli.console import Console
 from studio.cli.flags import HelpAskedError, parse_flags
@@ -19,10 +21,18 @@ from studio.errors import (
 )
 
 
+_TALKATIVE: Final = (
+    "torch.utils._pytree", "bitsandbytes.backends.cpu.ops", "diffusers.quantizers.torchao.torchao_quantizer",
+)  # fmt: skip
+"""They warn, whenever torchao and bitsandbytes are installed, of things that nobody here can or need do anything about."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never shows a traceback for a user's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console = Console(as_json="--json" in words)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         try:
             return _run(words, console)

@@ -124,8 +124,9 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """Min-SNR weighting (arXiv 2303.09556), 5 as a rule; only for models that predict noise or v."""
     mixed_precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Autocast type; with fp16 the loss is scaled, and a step whose gradient is infinite is skipped."""
-    weights_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of the frozen weights: half the memory with bf16; the trained numbers are float32 all the same."""
+    weights_dtype: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = "fp32"
+    """Type of the frozen weights: half the memory with bf16, a quarter with int8 and an eighth with nf4, which quantize
+    the linear layers; the trained numbers are float32 all the same."""
     seed: int = Field(default=0, ge=0)
     """Every draw of the run follows from it."""
     checkpointing_steps: int = Field(default=250, ge=1)

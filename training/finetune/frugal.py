@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from training.finetune.config import FinetuneConfig
 from training.finetune.learner import Batch, FinetuneLearner
 from training.methods import Tuner
+from training.methods.quantized import QUANTIZED, quantized
 from training.tasks import Task
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,8 +63,9 @@ class FrugalLearner(FinetuneLearner):
 
     def _cast(self) -> torch.autocast:
         """Half weights work under autocast alone; others are measured without, as ever."""
-        device, half = next(self.network.parameters()).device, self.config.weights_dtype != "fp32"
-        return torch.autocast(device.type, dtype=_DTYPES[self.config.mixed_precision], enabled=half)
+        device, precision = next(self.network.parameters()).device, self.config.mixed_precision
+        half = self.config.weights_dtype != "fp32" and precision != "fp32"
+        return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=half)
 
     def _move_encoders(self, device: torch.device) -> None:
         for part in self._family.pipeline.components.values():
@@ -74,20 +76,35 @@ class FrugalLearner(FinetuneLearner):
 def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
     """Brings the frozen weights to their type, but for those that the model says must stay float32.
 
+    Those that are to be quantized stay as they are: a method chooses on them first.
+
     Raises:
         ValueError: without autocast half weights would meet float32 inputs.
     """
-    if config.weights_dtype == "fp32":
+    if config.weights_dtype == "fp32" or config.weights_dtype in QUANTIZED:
         return
     if config.mixed_precision == "fp32":
         raise ValueError(
             f"weights_dtype {config.weights_dtype}: layers would meet inputs of another type; "
             f'use mixed_precision = "{config.weights_dtype}", or weights_dtype = "fp32"'
         )
-    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    whole = kept_whole(network)
     for name, parameter in network.named_parameters():
-        if not kept & set(name.split(".")):
+        if not whole & set(name.split(".")):
             parameter.data = parameter.data.to(_DTYPES[config.weights_dtype])
+
+
+def kept_whole(network: nn.Module) -> set[str]:
+    """The parts of paths that a model of diffusers says must stay float32."""
+    return set(getattr(network, "_keep_in_fp32_modules", None) or ())
+
+
+def quantize_under(tuner: Tuner, config: FinetuneConfig, device: torch.device) -> Tuner:
+    """Quantizes the frozen weights under a tuner that has chosen, where that is asked for."""
+    if config.weights_dtype not in QUANTIZED:
+        return tuner
+    rest = _DTYPES[config.mixed_precision]
+    return quantized(tuner, config.weights_dtype, rest, device, whole=kept_whole(tuner.model))
 
 
 def check_trained(tuner: Tuner, config: FinetuneConfig) -> None:

@@ -92,7 +92,7 @@ class _Made:
         self.learner = bench.learner
         self.guard = None if config.guard is None else Guard(config.guard, bench, run, self._write, resume=resume)
         self.tuner = bench.attach(config, self.method, self.scope)
-        self.rate = config.learning_rate or self.method.learning_rate(self.tuner)
+        self.rate = config.learning_rate or bench.usual_rate
         self.fingerprint = {
             "base": bench.base, "pictures": digest(bench.samples),
             **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
@@ -107,6 +107,8 @@ class _Made:
             yield Note(step=0, text=text)
         count, total = self.tuner.count, sum(self.bench.sizes.values())
         text = f"{self.config.method} trains {count:,} of {total:,} numbers ({count / total:.2%}) at {self.rate:.2g}"
+        if self.tuner.note:
+            text += f"; {self.tuner.note}"
         yield Note(step=0, text=text, counts={"trainable_parameters": count, "total_parameters": total})
 
     def finish(self, event: Finished) -> None:

@@ -9,10 +9,11 @@ from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import split
 from training.finetune.families import open_family
-from training.finetune.frugal import FrugalLearner, cast_weights, check_trained
+from training.finetune.frugal import FrugalLearner, cast_weights, check_trained, quantize_under
 from training.finetune.gather import gather
 from training.methods import MethodConfig, Scope, Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
+from training.methods.quantized import QUANTIZED, check_quantizable
 from training.methods.sizing import at_share
 
 
@@ -30,6 +31,9 @@ class Workbench:
         self.network = self.family.network
         self.base = weights_hash(self.network)
         self.sizes = {name: p.numel() for name, p in self.network.named_parameters()}
+        self.usual_rate = 0.0
+        """The method's own learning rate, for what was attached last."""
+        self._device = torch.device("cpu")
 
     def plan(self, config: FinetuneConfig) -> tuple[MethodConfig, Scope]:
         """The method of a config in its size, and where it is put.
@@ -38,6 +42,8 @@ class Workbench:
             ValueError: there is no such method, option or place.
         """
         method, scope = config.tuning(), find_scope(self.network, config.scope)
+        if config.weights_dtype in QUANTIZED:
+            check_quantizable(config.method, method, config.weights_dtype)
         if config.trainable_share is not None:
             method = at_share(method, self.network, scope, config.trainable_share)
         return method, scope
@@ -56,7 +62,9 @@ class Workbench:
         if config.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
         self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
-        self.family.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if config.weights_dtype not in QUANTIZED:  # those go there when they are small
+            self.family.to(self._device)
 
     def refuse_conditions(self, who: str) -> None:
         """Stops who looks at what a model makes of text alone, where it is trained to see more.
@@ -79,6 +87,9 @@ class Workbench:
         """
         rng = torch.Generator().manual_seed(config.seed)
         tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
+        self.usual_rate = method.learning_rate(tuner)
+        tuner = quantize_under(tuner, config, self._device)
+        self.family.to(self._device)
         check_trained(tuner, config)
         return tuner
 

@@ -50,6 +50,8 @@ class Tuner(abc.ABC):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.moved: tuple[Moved, ...] = ()
+        self.note = ""
+        """What a user should know of how it trains here."""
 
     @abc.abstractmethod
     def parameters(self) -> Iterable[ParamGroup]:
@@ -161,6 +163,8 @@ class MethodConfig(BaseModel, abc.ABC):
     """Where it comes from."""
     sized_by: ClassVar[str | None] = None
     """The option that says how many numbers are trained: a share ("fraction") or something that they grow with."""
+    beside_quantized: ClassVar[bool] = False
+    """It can train where linear layers are quantized: its numbers stand beside them, or are no weights of theirs."""
 
     @property
     def needs_losses(self) -> bool:

@@ -11,17 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from training.methods.base import ParamGroup, Tuner
-from training.methods.inplace import read_delta
-from training.methods.layers import ConvLayer, Layer, LinearLayer
+from training.methods.inplace import InPlaceTuner, read_delta
+from training.methods.layers import ConvLayer, Layer, LinearLayer, writable
 from training.methods.supports import Columns, Rows, Scattered, Support
 
 _ATTRIBUTE = "_studio_beside"
 """Where a module keeps what is beside it."""
-
-
-def writable(parameter: Tensor) -> bool:
-    """Tells whether numbers of a parameter can be changed: it is no quantized or otherwise special tensor."""
-    return type(parameter) is nn.Parameter and parameter.is_floating_point() and parameter.device.type != "meta"
 
 
 class Beside:
@@ -59,6 +54,9 @@ class Beside:
     def __call__(self, x: Tensor) -> Tensor:
         """What is added to the layer's output."""
         layer, support = self.layer, self.support
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))
         values = (self.scale * self.values).to(x.dtype)
         match support:
             case Columns():
@@ -128,42 +126,87 @@ def logical_shape(module: nn.Module) -> torch.Size:
 
 
 class SideTuner(Tuner):
-    """Trains sparse changes of a quantized model: the same numbers, and the same adapter file, as in place."""
+    """Trains sparse changes of a quantized model: the same numbers, and the same adapter file, as in place.
 
-    def __init__(self, model: nn.Module, supports: Mapping[str, Support]) -> None:
+    Those of quantized weights stand beside their layers; biases, norms and whatever else is not quantized is trained
+    in place.
+    """
+
+    def __init__(self, model: nn.Module, supports: Mapping[str, Support], only_in_place: str = "") -> None:
         """Puts changes of zero beside the layers.
 
         Args:
-            supports: what is trained, by the weights' names; chosen on the model before it was quantized.
+            supports: what is trained, by the tensors' names; chosen on the model before it was quantized.
+            only_in_place: what the method would do beside, see `InPlaceTuner`.
 
         Raises:
-            ValueError: a name is not the weight of a linear layer or convolution.
+            ValueError: a name is not in the model, or that of a quantized tensor which is no layer's weight.
         """
         super().__init__(model)
+        if only_in_place:
+            self.note = f"beside quantized weights without {only_in_place}"
         self._was_trainable = {n: p.requires_grad for n, p in model.named_parameters()}
         model.requires_grad_(False)
         self._beside: dict[str, Beside] = {}
         self._set(supports)
 
     def _set(self, supports: Mapping[str, Support]) -> None:
-        for name, support in supports.items():
+        tensors = dict(self.model.named_parameters())
+        if unknown := sorted(supports.keys() - tensors.keys()):
+            raise ValueError(f"{unknown[0]} is not in this model")
+        apart = {name: support for name, support in supports.items() if not writable(tensors[name])}
+        self._written = InPlaceTuner(self.model, {n: s for n, s in supports.items() if n not in apart})
+        for name, support in apart.items():
             path, _, what = name.rpartition(".")
             if what != "weight":
-                raise ValueError(f"{name} is no layer's weight; a quantized model is trained in these alone")
-            module = self.model.get_submodule(path)
-            device = next(iter(self.model.parameters())).device
+                raise ValueError(f"{name} is quantized and no layer's weight; what is beside it has no place")
+            device = tensors[name].device
             support.to(device)
             values = nn.Parameter(torch.zeros(support.count, device=device))
-            self._beside[name] = Beside(module, support, values)
+            self._beside[name] = Beside(self.model.get_submodule(path), support, values)
 
     def parameters(self) -> Iterable[ParamGroup]:
-        """The changes."""
-        return (ParamGroup(parameters=tuple(self._values())),)
+        """The changes, and the numbers in place."""
+        return (ParamGroup(parameters=(*self._values(), self._written.values)),)
 
     def _values(self) -> Iterator[nn.Parameter]:
         for beside in self._beside.values():
             assert isinstance(beside.values, nn.Parameter)
             yield beside.values
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """By the tensors' names; what is in place is one vector."""
+        beside = zip(self._beside, self._values(), strict=True)
+        return {**{f"{name}.beside": p for name, p in beside}, "values": self._written.values}
+
+    def after_step(self, step: int) -> bool:
+        """Writes what is in place."""
+        return self._written.after_step(step)
+
+    def refresh(self) -> None:
+        """Writes what is in place."""
+        self._written.refresh()
+
+    def state(self) -> dict[str, Tensor]:
+        """The changes, the values in place, and what is trained of every tensor."""
+        apart = {f"{name}.{beside.support.kind}": beside.support.index() for name, beside in self._beside.items()}
+        return {**{n: p.detach() for n, p in self.named().items()}, **apart, **self._written.state()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Takes over changes, values and choices."""
+        apart = {name.removesuffix(".beside"): value for name, value in state.items() if name.endswith(".beside")}
+        choices = {key: value for key, value in state.items() if not key.endswith(".beside")}
+        mine = {key: value for key, value in choices.items() if key.rpartition(".")[0] in apart}
+        written = {key: value for key, value in choices.items() if key not in mine}
+        if apart.keys() != self._beside.keys():
+            raise ValueError("the state does not fit this model: another method, scope or model")
+        supports = self._supports_of({**{f"{n}.change": v for n, v in apart.items()}, **mine})[0]
+        self._remove()
+        self._set(supports)
+        for name, beside in self._beside.items():
+            beside.values.copy_(apart[name])
+        self._written.load_state(written, step)
 
     def delta(self) -> dict[str, Tensor]:
         """As `InPlaceTuner.delta`."""
@@ -171,7 +214,7 @@ class SideTuner(Tuner):
         for name, beside in self._beside.items():
             found[f"{name}.{beside.support.kind}"] = beside.support.index().cpu()
             found[f"{name}.change"] = beside.values.detach().cpu().float()
-        return found
+        return {**found, **self._written.delta()}
 
     @torch.no_grad()
     def load(self, delta: Mapping[str, Tensor]) -> None:
@@ -180,22 +223,25 @@ class SideTuner(Tuner):
         Raises:
             ValueError: a tensor is not in this model, or does not fit.
         """
-        modules = dict(self.model.named_modules())
-        shapes = {
-            name: torch.empty(logical_shape(modules[name.rpartition(".")[0]]), device="meta")
-            for name in dict.fromkeys(key.rpartition(".")[0] for key in delta)
-            if name.rpartition(".")[0] in modules
-        }
-        supports, changes = read_delta(shapes, delta)
+        packed = {n for n, p in self.model.named_parameters() if not writable(p)}
+        apart = {key: value for key, value in delta.items() if key.rpartition(".")[0] in packed}
+        supports, changes = self._supports_of(apart)
         self._remove()
         self._set(supports)
         for name, beside in self._beside.items():
             beside.values.copy_(changes[name])
+        self._written.load({key: value for key, value in delta.items() if key not in apart})
+
+    def _supports_of(self, apart: Mapping[str, Tensor]) -> tuple[dict[str, Support], dict[str, Tensor]]:
+        names = dict.fromkeys(key.rpartition(".")[0] for key in apart)
+        shapes = {n: logical_shape(self.model.get_submodule(n.rpartition(".")[0])) for n in names}
+        return read_delta({n: torch.empty(shape, device="meta") for n, shape in shapes.items()}, apart)
 
     def set_scale(self, scale: float) -> None:
         """Applies so much of the changes."""
         for beside in self._beside.values():
             beside.scale = scale
+        self._written.set_scale(scale)
 
     def merge(self) -> None:
         """Cannot be done.
@@ -218,3 +264,4 @@ class SideTuner(Tuner):
         for beside in self._beside.values():
             beside.remove()
         self._beside = {}
+        self._written.unload()

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from training.methods.adapter import Adapter
-from training.methods.beside import logical_shape, writable
+from training.methods.beside import logical_shape
 from training.methods.inplace import read_delta
+from training.methods.layers import writable
 from training.methods.peft_methods import peft_changes
 from training.methods.supports import SUPPORTS, Columns, Rows, Scattered, Singular, Support
 

@@ -10,7 +10,7 @@ convolutions, and no dense gradient of a whole layer.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -70,6 +70,9 @@ class _Site:
 
 class InPlaceTuner(Tuner):
     """A tuner whose trained numbers are parts of the model's own tensors."""
+
+    only_in_place: ClassVar[str] = ""
+    """What it does beside training its numbers, which cannot be done where weights are quantized."""
 
     def __init__(self, model: nn.Module, supports: Mapping[str, Support]) -> None:
         super().__init__(model)

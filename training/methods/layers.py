@@ -159,10 +159,15 @@ class ConvLayer(Layer):
         return 1
 
 
+def writable(parameter: Tensor) -> bool:
+    """Tells whether numbers of a parameter can be changed: it is no quantized or otherwise special tensor."""
+    return type(parameter) is nn.Parameter and parameter.is_floating_point() and parameter.device.type != "meta"
+
+
 def layer_of(module: nn.Module) -> Layer | None:
     """The arithmetic of a module; None where it is not exactly one of the layers known here."""
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
-        return LinearLayer()
+        return LinearLayer() if type(module.weight) is nn.Parameter else None
     for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         if isinstance(module, kind) and type(module)._conv_forward is kind._conv_forward:
             symmetric = not (isinstance(module.padding, str) and module.padding == "same" and _uneven(module))

@@ -37,6 +37,7 @@ class SaRA(InPlaceMethod):
     about: ClassVar[str] = "the smallest weights of the whole network, wherever they are"
     paper: ClassVar[str] = "SaRA, arXiv 2409.06633"
     sized_by: ClassVar[str | None] = "fraction"
+    beside_quantized: ClassVar[bool] = True
 
     fraction: float | None = Field(default=0.02, gt=0, le=1)
     """Share of the scope's numbers that is trained."""
@@ -95,6 +96,8 @@ class SaRA(InPlaceMethod):
 
 class SaRATuner(InPlaceTuner):
     """In-place training with SaRA's low-rank term and its one change of the chosen weights."""
+
+    only_in_place: ClassVar[str] = "the low-rank term and the choice anew halfway"
 
     def __init__(
         self,

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from training.methods.adapter import AdapterError
-from training.methods.beside import Beside, logical_shape, writable
+from training.methods.beside import Beside, logical_shape
 from training.methods.changes import Change
+from training.methods.layers import writable
 from training.methods.supports import Columns, Rows, Scattered, Support
 
 _ATTRIBUTE = "_studio_adapters"

@@ -68,6 +68,9 @@ class TrainRequest(RunRequest):
     """Computes activations twice instead of keeping them: less memory, a third more time."""
     mixed_precision: Literal["bf16", "fp16", "fp32"] | None = None
     """Type of matrix products. By default bf16."""
+    weights_dtype: Literal["fp32", "bf16", "fp16", "int8", "nf4"] | None = None
+    """Type of the frozen weights: bf16 halves them, int8 and nf4 quantize the linear layers (a quarter, an eighth). By
+    default fp32."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate. By default the method's."""
     lr_scheduler: Annotated[str, Field(min_length=1)] | None = None
@@ -124,7 +127,7 @@ _FINETUNE_FLAGS = {
     "resolution": "resolution", "seed": "seed", "train_data_dir": "data", "trainable_share": "trainable_share",
     "task": "task", "gradient_accumulation_steps": "gradient_accumulation_steps",
     "gradient_checkpointing": "gradient_checkpointing", "mixed_precision": "mixed_precision",
-    "lr_scheduler": "lr_scheduler", "lr_warmup_steps": "lr_warmup_steps",
+    "weights_dtype": "weights_dtype", "lr_scheduler": "lr_scheduler", "lr_warmup_steps": "lr_warmup_steps",
 }  # fmt: skip
 """Flags of fine-tuning, and the setting that each stands for."""
 

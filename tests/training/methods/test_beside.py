@@ -9,9 +9,10 @@ from torch import nn
 
 from training.methods import METHODS, Scope
 from training.methods.adapter import Adapter
-from training.methods.beside import SideTuner, writable
+from training.methods.beside import SideTuner
 from training.methods.changes import changes_of
 from training.methods.inplace import InPlaceTuner
+from training.methods.layers import writable
 from training.methods.stack import stack_of
 
 from . import toys

@@ -26,6 +26,7 @@ from training.finetune.workbench import Workbench
 from training.loop import train
 from training.methods import Tuner
 from training.methods.adapter import apply_adapter, load_adapter
+from training.methods.quantized import QUANTIZED
 from training.metrics.features import FeatureSpace
 from training.search.space import Candidate, Space, Value
 from training.search.trial import Point
@@ -60,6 +61,11 @@ class InnerTraining:
             ValueError: the model, a site or the data are wrong, or too few pictures are held out.
             LeakageError: held-out pictures look like trained ones.
         """
+        if config.weights_dtype in QUANTIZED:
+            raise ValueError(
+                f"weights_dtype {config.weights_dtype}: a search trains one model again and again, and quantized "
+                'weights do not come back; use weights_dtype = "bf16"'
+            )
         self.config, self.settings = config, settings
         self.on_step: Callable[[int, int], None] = lambda done, total: None
         self.steps = settings.steps(config.max_train_steps)
@@ -101,10 +107,8 @@ class InnerTraining:
         """The method's own rate, where everything is on."""
         everything = Candidate(mask=(True,) * len(self.setup.sites.bits))
         method, scope = self.bench.plan(self.setup.run_of(everything))
-        tuner = self.bench.attach(self.config, method, scope)
-        rate = method.learning_rate(tuner)
-        tuner.unload()
-        return rate
+        self.bench.attach(self.config, method, scope).unload()
+        return self.bench.usual_rate
 
     @property
     def features(self) -> str:

@@ -1,0 +1,118 @@
+"""A model whose frozen linear layers are quantized under what a method trains.
+
+The method chooses first, on the weights as they are, so that it trains the same numbers as ever; then the layers that
+nothing writes to are quantized, and the rest of the frozen weights is cast.
+"""
+
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from training.methods.base import METHODS, MethodConfig, Tuner
+from training.methods.beside import SideTuner
+from training.methods.inplace import InPlaceTuner
+from training.methods.supports import Support
+
+SMALLEST: Final = 4096
+"""Layers of fewer numbers stay as they are."""
+
+
+def check_quantizable(name: str, method: MethodConfig, kind: str) -> None:
+    """Looks whether a method can train beside quantized weights, and whether what quantizes is installed.
+
+    Raises:
+        ValueError: one of them is not so.
+    """
+    if not method.beside_quantized:
+        able = [other for other in METHODS if METHODS[other].beside_quantized]
+        raise ValueError(
+            f'weights_dtype {kind}: {name} writes to weights that would be quantized; use weights_dtype = "bf16", or '
+            f"one of {', '.join(able)}"
+        )
+    package = _PACKAGES[kind]
+    if find_spec(package) is None:
+        raise ValueError(
+            f"weights_dtype {kind}: {package} is not installed; pip install 'animatex-studio[quantized]', "
+            'or use weights_dtype = "bf16"'
+        )
+
+
+def quantized(
+    tuner: Tuner, kind: str, rest: torch.dtype, device: torch.device, *, whole: Collection[str] = ()
+) -> Tuner:
+    """Quantizes a tuner's model under it.
+
+    Args:
+        tuner: fresh from `attach`, on weights in float32.
+        kind: int8 (torchao, one scale an output feature) or nf4 (bitsandbytes, one scale for 64 numbers).
+        rest: what other frozen weights are cast to.
+        device: where the layers go, one after another: the model need not fit there as it is.
+        whole: modules and parameters that stay float32.
+
+    Returns:
+        The tuner, or what takes its place.
+    """
+    model = tuner.model
+    supports: dict[str, Support] = {}
+    if isinstance(tuner, InPlaceTuner):
+        supports = {piece.name: piece.support for piece in tuner.pieces}
+        tuner.unload()
+        model.requires_grad_(False)
+    kept = set(whole)
+    layers = [
+        path
+        for path, module in model.named_modules()
+        if type(module) is nn.Linear
+        and not module.weight.requires_grad
+        and module.weight.numel() >= SMALLEST
+        and not kept & set(path.split("."))
+    ]
+    for name, parameter in model.named_parameters():
+        if not (parameter.requires_grad or kept & set(name.split("."))):
+            parameter.data = parameter.data.to(rest)
+    for path in layers:
+        layer: Any = model.get_submodule(path)
+        packed = _KINDS[kind](layer, rest, device)
+        packed.register_forward_pre_hook(_under_autocast)
+        model.set_submodule(path, packed)
+    return SideTuner(model, supports, tuner.only_in_place) if isinstance(tuner, InPlaceTuner) else tuner
+
+
+def _under_autocast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Gives a layer what autocast gives a plain one; quantized weights go past it, and answer in the input's type."""
+    x, *more = inputs
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return (x, *more)
+
+
+def _int8(layer: nn.Linear, rest: torch.dtype, device: torch.device) -> nn.Module:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(layer.to(device), Int8WeightOnlyConfig())
+    return layer
+
+
+def _nf4(layer: nn.Linear, rest: torch.dtype, device: torch.device) -> nn.Module:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    # made without memory of its own: what it is given replaces all of it
+    with torch.device("meta"):
+        made = Linear4bit(
+            layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=rest, quant_type="nf4"
+        )
+    made.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
+    made.bias = layer.bias
+    # on some CPUs it would repack itself, with coarser scales, the first time that nothing is trained
+    made.support_avx512bf16_for_cpu = False
+    quantized: nn.Module = made.to(device)
+    return quantized
+
+
+_KINDS: Final[dict[str, Callable[[nn.Linear, torch.dtype, torch.device], nn.Module]]] = {"int8": _int8, "nf4": _nf4}
+_PACKAGES: Final = {"int8": "torchao", "nf4": "bitsandbytes"}
+QUANTIZED: Final = tuple(_KINDS)
+"""Types that weights can be quantized to."""
