@@ -34,6 +34,8 @@ KEPT: Final = (
 )  # fmt: skip
 OWN: Final = ("model", "method", "method_options", "trainable_share", "scope", "data", "guard", "report_to")
 """Fields that the page draws in its own way; all others stand in the groups above."""
+FOR_SEVERAL: Final = ("split_weights",)
+"""Fields that say nothing to a single process, which is what the page starts."""
 GROUPS: Final = (LEARNED, SEEN, BUDGET, MEMORY, RATE, OPTIMIZER, KEPT)
 
 _NAME: Final = re.compile(r"[\w][\w .-]{0,79}")

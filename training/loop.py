@@ -112,13 +112,13 @@ def train(
 
 
 def _measure(going: Going, watch: Watch | None) -> Generator[Event, None, tuple[Asked, dict[str, float]]]:
-    """Measures in the main process; what the watcher asks for happens in all."""
+    """Measures in the main process, or in all where they can do so together alone; all do what the watcher asks for."""
     asked, metrics = Asked(), dict[str, float]()
     main = going.accelerator.is_main_process
-    if main:
+    if main or getattr(going.learning, "together", False):
         with going.averaged():
             metrics = going.learning.evaluate()
-            if watch is not None:
+            if main and watch is not None:
                 asked = watch(going.done, metrics)
     if watch is not None:
         asked = _heard(asked, going.accelerator)
@@ -148,8 +148,8 @@ def _accelerator(device: str | None) -> Accelerator:
     for flag, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(flag, "").lower() in ("1", "true", "yes"):
             raise ValueError(
-                f"{name}: every process holds all weights here; launch without it (accelerate launch --multi_gpu), and "
-                'save memory with weights_dtype = "bf16", gradient_checkpointing or a method with fewer numbers'
+                f"{name}: launch without it (accelerate launch --multi_gpu), and split the frozen weights by "
+                'split_weights = true, or save memory with weights_dtype = "nf4" or gradient_checkpointing'
             )
     if device is not None and device != "cpu":
         index = torch.device(device).index or 0

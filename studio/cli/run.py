@@ -20,11 +20,10 @@ from studio.errors import (
     exit_code,
 )
 
-
 _TALKATIVE: Final = (
     "torch.utils._pytree", "bitsandbytes.backends.cpu.ops", "diffusers.quantizers.torchao.torchao_quantizer",
 )  # fmt: skip
-"""They warn, whenever torchao and bitsandbytes are installed, of things that nobody here can or need do anything about."""
+"""They warn, whenever torchao and bitsandbytes are installed, of what nobody here can do anything about."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

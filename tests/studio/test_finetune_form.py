@@ -7,6 +7,7 @@ import pytest
 
 from studio.errors import RequestError
 from studio.finetune_form import (
+    FOR_SEVERAL,
     GROUPS,
     OWN,
     check_settings,
@@ -35,7 +36,7 @@ def settings(folder, guard=None, options=None, **values):
 def test_every_setting_of_a_run_stands_in_the_form_once():
     from training.finetune.config import FinetuneConfig
 
-    drawn = [name for group in GROUPS for name in group] + list(OWN)
+    drawn = [name for group in GROUPS for name in group] + [*OWN, *FOR_SEVERAL]
     assert sorted(drawn) == sorted(FinetuneConfig.model_fields)
 
 

@@ -127,6 +127,8 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     weights_dtype: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = "fp32"
     """Type of the frozen weights: half the memory with bf16, a quarter with int8 and an eighth with nf4, which quantize
     the linear layers; the trained numbers are float32 all the same."""
+    split_weights: bool = False
+    """The frozen weights are split over the processes of `accelerate launch`, for a model that does not fit one GPU."""
     seed: int = Field(default=0, ge=0)
     """Every draw of the run follows from it."""
     checkpointing_steps: int = Field(default=250, ge=1)
@@ -147,6 +149,17 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """Looks for copies of the trained pictures while training, see docs/guard.md; off by default."""
     cache_dir: Path | None = None
     """Where encoded files and captions are kept, to be shared by several runs; by default in the run's folder."""
+
+    @model_validator(mode="after")
+    def _can_be_split(self) -> "FinetuneConfig":
+        if self.split_weights and self.weights_dtype in ("int8", "nf4"):
+            raise ValueError(
+                f'split_weights: weights of the type {self.weights_dtype} stay whole; use weights_dtype = "bf16", or '
+                "one of the two"
+            )
+        if self.split_weights and self.guard is not None:
+            raise ValueError("split_weights: the guard makes its pictures in one process; leave one of the two out")
+        return self
 
     @property
     def weights(self) -> tuple[float, ...] | None:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from training.finetune.config import FinetuneConfig
 from training.finetune.learner import Batch, FinetuneLearner
 from training.methods import Tuner
 from training.methods.quantized import QUANTIZED, quantized
+from training.methods.split import split
 from training.tasks import Task
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,6 +39,11 @@ class FrugalLearner(FinetuneLearner):
         return True
 
     _offloaded = False
+
+    @property
+    def together(self) -> bool:
+        """Whether all processes must measure together: none of them has all weights."""
+        return self.config.split_weights
 
     def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss, whoever asks for it."""
@@ -99,8 +106,10 @@ def kept_whole(network: nn.Module) -> set[str]:
     return set(getattr(network, "_keep_in_fp32_modules", None) or ())
 
 
-def quantize_under(tuner: Tuner, config: FinetuneConfig, device: torch.device) -> Tuner:
-    """Quantizes the frozen weights under a tuner that has chosen, where that is asked for."""
+def shrink_under(tuner: Tuner, config: FinetuneConfig, device: torch.device) -> Tuner:
+    """Quantizes or splits the frozen weights under a tuner that has chosen, where that is asked for."""
+    if config.split_weights:
+        return split(tuner, PartialState(cpu=device.type == "cpu"), whole=kept_whole(tuner.model))
     if config.weights_dtype not in QUANTIZED:
         return tuner
     rest = _DTYPES[config.mixed_precision]

@@ -9,11 +9,11 @@ from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import split
 from training.finetune.families import open_family
-from training.finetune.frugal import FrugalLearner, cast_weights, check_trained, quantize_under
+from training.finetune.frugal import FrugalLearner, cast_weights, check_trained, shrink_under
 from training.finetune.gather import gather
 from training.methods import MethodConfig, Scope, Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
-from training.methods.quantized import QUANTIZED, check_quantizable
+from training.methods.quantized import QUANTIZED, check_beside, check_quantizable
 from training.methods.sizing import at_share
 
 
@@ -44,6 +44,8 @@ class Workbench:
         method, scope = config.tuning(), find_scope(self.network, config.scope)
         if config.weights_dtype in QUANTIZED:
             check_quantizable(config.method, method, config.weights_dtype)
+        if config.split_weights:
+            check_beside(config.method, method, "split_weights")
         if config.trainable_share is not None:
             method = at_share(method, self.network, scope, config.trainable_share)
         return method, scope
@@ -63,7 +65,7 @@ class Workbench:
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
         self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if config.weights_dtype not in QUANTIZED:  # those go there when they are small
+        if config.weights_dtype not in QUANTIZED and not config.split_weights:  # those go there when they are small
             self.family.to(self._device)
 
     def refuse_conditions(self, who: str) -> None:
@@ -88,7 +90,7 @@ class Workbench:
         rng = torch.Generator().manual_seed(config.seed)
         tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
         self.usual_rate = method.learning_rate(tuner)
-        tuner = quantize_under(tuner, config, self._device)
+        tuner = shrink_under(tuner, config, self._device)
         self.family.to(self._device)
         check_trained(tuner, config)
         return tuner

@@ -163,8 +163,8 @@ class MethodConfig(BaseModel, abc.ABC):
     """Where it comes from."""
     sized_by: ClassVar[str | None] = None
     """The option that says how many numbers are trained: a share ("fraction") or something that they grow with."""
-    beside_quantized: ClassVar[bool] = False
-    """It can train where linear layers are quantized: its numbers stand beside them, or are no weights of theirs."""
+    stands_beside: ClassVar[bool] = False
+    """It can train where layers' weights are quantized or split: its numbers stand beside them, or are elsewhere."""
 
     @property
     def needs_losses(self) -> bool:

@@ -4,7 +4,7 @@ A quantized weight has no place for a change smaller than its step (4 bits, 8 bi
 float32: columns and rows as thin products, single numbers as a matrix that exists during the layer's call alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -125,26 +125,48 @@ def logical_shape(module: nn.Module) -> torch.Size:
     return torch.Size(module.weight.shape)  # type: ignore[arg-type]
 
 
-class SideTuner(Tuner):
-    """Trains sparse changes of a quantized model: the same numbers, and the same adapter file, as in place.
+def lift(tuner: Tuner) -> dict[str, Support]:
+    """Takes what is trained in place off the weights, to be put beside them; nothing of other tuners."""
+    if not isinstance(tuner, InPlaceTuner):
+        return {}
+    supports = {piece.name: piece.support for piece in tuner.pieces}
+    tuner.unload()
+    tuner.model.requires_grad_(False)
+    return supports
 
-    Those of quantized weights stand beside their layers; biases, norms and whatever else is not quantized is trained
-    in place.
+
+def put_beside(tuner: Tuner, supports: Mapping[str, Support], *, apart: Collection[str] | None = None) -> Tuner:
+    """What takes the place of a tuner that `lift` took off; others are what they were."""
+    if not isinstance(tuner, InPlaceTuner):
+        return tuner
+    beside = SideTuner(tuner.model, supports, apart=apart)
+    if tuner.only_in_place:
+        beside.note = f"beside weights that cannot be written, so without {tuner.only_in_place}"
+    return beside
+
+
+class SideTuner(Tuner):
+    """Trains sparse changes of a model with weights that cannot be written: the same numbers, and the same adapter
+    file, as in place.
+
+    Those of quantized or split weights stand beside their layers; biases, norms and whatever else can be written is
+    trained in place.
     """
 
-    def __init__(self, model: nn.Module, supports: Mapping[str, Support], only_in_place: str = "") -> None:
+    def __init__(
+        self, model: nn.Module, supports: Mapping[str, Support], *, apart: Collection[str] | None = None
+    ) -> None:
         """Puts changes of zero beside the layers.
 
         Args:
             supports: what is trained, by the tensors' names; chosen on the model before it was quantized.
-            only_in_place: what the method would do beside, see `InPlaceTuner`.
+            apart: weights that are left alone; by default those that cannot be written.
 
         Raises:
             ValueError: a name is not in the model, or that of a quantized tensor which is no layer's weight.
         """
         super().__init__(model)
-        if only_in_place:
-            self.note = f"beside quantized weights without {only_in_place}"
+        self._apart = apart
         self._was_trainable = {n: p.requires_grad for n, p in model.named_parameters()}
         model.requires_grad_(False)
         self._beside: dict[str, Beside] = {}
@@ -154,7 +176,7 @@ class SideTuner(Tuner):
         tensors = dict(self.model.named_parameters())
         if unknown := sorted(supports.keys() - tensors.keys()):
             raise ValueError(f"{unknown[0]} is not in this model")
-        apart = {name: support for name, support in supports.items() if not writable(tensors[name])}
+        apart = {name: support for name, support in supports.items() if self._stands_apart(name, tensors[name])}
         self._written = InPlaceTuner(self.model, {n: s for n, s in supports.items() if n not in apart})
         for name, support in apart.items():
             path, _, what = name.rpartition(".")
@@ -164,6 +186,9 @@ class SideTuner(Tuner):
             support.to(device)
             values = nn.Parameter(torch.zeros(support.count, device=device))
             self._beside[name] = Beside(self.model.get_submodule(path), support, values)
+
+    def _stands_apart(self, name: str, parameter: Tensor) -> bool:
+        return not writable(parameter) if self._apart is None else name in self._apart
 
     def parameters(self) -> Iterable[ParamGroup]:
         """The changes, and the numbers in place."""
@@ -223,7 +248,7 @@ class SideTuner(Tuner):
         Raises:
             ValueError: a tensor is not in this model, or does not fit.
         """
-        packed = {n for n, p in self.model.named_parameters() if not writable(p)}
+        packed = {n for n, p in self.model.named_parameters() if self._stands_apart(n, p)}
         apart = {key: value for key, value in delta.items() if key.rpartition(".")[0] in packed}
         supports, changes = self._supports_of(apart)
         self._remove()

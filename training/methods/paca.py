@@ -20,7 +20,7 @@ class PaCA(InPlaceMethod):
     about: ClassVar[str] = "a few input columns of every layer: the least memory and time of all"
     paper: ClassVar[str] = "PaCA, arXiv 2503.01905"
     sized_by: ClassVar[str | None] = "rank"
-    beside_quantized: ClassVar[bool] = True
+    stands_beside: ClassVar[bool] = True
 
     rank: int = Field(default=16, ge=1)
     """Columns of each layer; 2r of them have the numbers of a LoRA of rank r on square layers."""

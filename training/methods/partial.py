@@ -139,7 +139,7 @@ class Norms(_Partial):
 
     about: ClassVar[str] = "the normalisation layers: the floor of memory and time"
     paper: ClassVar[str] = "LayerNorm tuning, arXiv 2312.11420"
-    beside_quantized: ClassVar[bool] = True
+    stands_beside: ClassVar[bool] = True
 
     def _chosen(self, model: nn.Module, scope: Scope) -> Iterable[str]:
         return _below(model, KINDS["norms"])

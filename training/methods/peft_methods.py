@@ -155,7 +155,7 @@ class LoRA(PeftMethod):
 
     about: ClassVar[str] = "two thin matrices beside every layer; what everybody knows and every program loads"
     paper: ClassVar[str] = "LoRA, arXiv 2106.09685"
-    beside_quantized: ClassVar[bool] = True
+    stands_beside: ClassVar[bool] = True
 
     alpha: float | None = Field(default=None, gt=0)
     """The product is scaled by alpha / rank; None for alpha = rank."""
@@ -221,7 +221,7 @@ class OFT(PeftMethod):
 
     about: ClassVar[str] = "rotations of the input: keeps the angles between neurons"
     paper: ClassVar[str] = "OFT, arXiv 2306.07280"
-    beside_quantized: ClassVar[bool] = True
+    stands_beside: ClassVar[bool] = True
     layers: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)  # PEFT 0.21's convolutions do not start as they were
 
     rank: int = Field(default=4, ge=2)

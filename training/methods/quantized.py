@@ -9,15 +9,41 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.methods.base import METHODS, MethodConfig, Tuner
-from training.methods.beside import SideTuner
-from training.methods.inplace import InPlaceTuner
-from training.methods.supports import Support
+from training.methods.beside import lift, put_beside
 
 SMALLEST: Final = 4096
 """Layers of fewer numbers stay as they are."""
+
+
+def check_beside(name: str, method: MethodConfig, setting: str) -> None:
+    """Looks whether a method can do without writing to layers' weights.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not method.stands_beside:
+        able = [other for other in METHODS if METHODS[other].stands_beside]
+        raise ValueError(
+            f"{setting}: {name} writes to the layers' weights, which cannot be written then; use one of "
+            f"{', '.join(able)}"
+        )
+
+
+def frozen_layers(model: nn.Module, whole: Collection[str], kinds: tuple[type[nn.Module], ...]) -> list[str]:
+    """Paths of the layers that nothing trains, of a size that counts, and not in a part that stays as it is."""
+    kept = set(whole)
+    return [
+        path
+        for path, module in model.named_modules()
+        if type(module) in kinds
+        and isinstance(weight := module.weight, Tensor)
+        and not weight.requires_grad
+        and weight.numel() >= SMALLEST
+        and not kept & set(path.split("."))
+    ]
 
 
 def check_quantizable(name: str, method: MethodConfig, kind: str) -> None:
@@ -26,12 +52,7 @@ def check_quantizable(name: str, method: MethodConfig, kind: str) -> None:
     Raises:
         ValueError: one of them is not so.
     """
-    if not method.beside_quantized:
-        able = [other for other in METHODS if METHODS[other].beside_quantized]
-        raise ValueError(
-            f'weights_dtype {kind}: {name} writes to weights that would be quantized; use weights_dtype = "bf16", or '
-            f"one of {', '.join(able)}"
-        )
+    check_beside(name, method, f"weights_dtype {kind}")
     package = _PACKAGES[kind]
     if find_spec(package) is None:
         raise ValueError(
@@ -56,20 +77,9 @@ def quantized(
         The tuner, or what takes its place.
     """
     model = tuner.model
-    supports: dict[str, Support] = {}
-    if isinstance(tuner, InPlaceTuner):
-        supports = {piece.name: piece.support for piece in tuner.pieces}
-        tuner.unload()
-        model.requires_grad_(False)
+    supports = lift(tuner)
+    layers = frozen_layers(model, whole, (nn.Linear,))
     kept = set(whole)
-    layers = [
-        path
-        for path, module in model.named_modules()
-        if type(module) is nn.Linear
-        and not module.weight.requires_grad
-        and module.weight.numel() >= SMALLEST
-        and not kept & set(path.split("."))
-    ]
     for name, parameter in model.named_parameters():
         if not (parameter.requires_grad or kept & set(name.split("."))):
             parameter.data = parameter.data.to(rest)
@@ -78,7 +88,7 @@ def quantized(
         packed = _KINDS[kind](layer, rest, device)
         packed.register_forward_pre_hook(_under_autocast)
         model.set_submodule(path, packed)
-    return SideTuner(model, supports, tuner.only_in_place) if isinstance(tuner, InPlaceTuner) else tuner
+    return put_beside(tuner, supports)
 
 
 def _under_autocast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

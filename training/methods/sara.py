@@ -37,7 +37,7 @@ class SaRA(InPlaceMethod):
     about: ClassVar[str] = "the smallest weights of the whole network, wherever they are"
     paper: ClassVar[str] = "SaRA, arXiv 2409.06633"
     sized_by: ClassVar[str | None] = "fraction"
-    beside_quantized: ClassVar[bool] = True
+    stands_beside: ClassVar[bool] = True
 
     fraction: float | None = Field(default=0.02, gt=0, le=1)
     """Share of the scope's numbers that is trained."""

@@ -31,7 +31,7 @@ class Sparse(InPlaceMethod):
     )
     paper: ClassVar[str] = "SHiRA, arXiv 2406.13175; SNIP, arXiv 1810.02340; FISH, arXiv 2111.09839"
     sized_by: ClassVar[str | None] = "fraction"
-    beside_quantized: ClassVar[bool] = True
+    stands_beside: ClassVar[bool] = True
 
     selector: Selector = "largest"
     """smallest, largest: by |w|; snip: by |w g|; fisher: by g^2; gradient: by |g|; random."""

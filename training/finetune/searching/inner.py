@@ -61,10 +61,11 @@ class InnerTraining:
             ValueError: the model, a site or the data are wrong, or too few pictures are held out.
             LeakageError: held-out pictures look like trained ones.
         """
-        if config.weights_dtype in QUANTIZED:
+        if config.weights_dtype in QUANTIZED or config.split_weights:
+            setting = "split_weights" if config.split_weights else f"weights_dtype {config.weights_dtype}"
             raise ValueError(
-                f"weights_dtype {config.weights_dtype}: a search trains one model again and again, and quantized "
-                'weights do not come back; use weights_dtype = "bf16"'
+                f"{setting}: a search trains one model again and again, and its weights would not come back; "
+                'use weights_dtype = "bf16"'
             )
         self.config, self.settings = config, settings
         self.on_step: Callable[[int, int], None] = lambda done, total: None
