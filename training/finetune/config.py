@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from training.config import ScheduleOptions, TrainingConfig
 from training.methods import METHODS, MethodConfig
+from training.methods.quantized import QUANTIZED
 from training.optimizers import OptimizerOptions
 from training.trackers import TrackerName
 
@@ -152,7 +153,7 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
 
     @model_validator(mode="after")
     def _can_be_split(self) -> "FinetuneConfig":
-        if self.split_weights and self.weights_dtype in ("int8", "nf4"):
+        if self.split_weights and self.weights_dtype in QUANTIZED:
             raise ValueError(
                 f'split_weights: weights of the type {self.weights_dtype} stay whole; use weights_dtype = "bf16", or '
                 "one of the two"

@@ -1,5 +1,6 @@
 """A learner that can do with less memory, and frozen weights of half the size."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -101,6 +102,18 @@ def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
             parameter.data = parameter.data.to(_DTYPES[config.weights_dtype])
 
 
+def several_processes() -> bool:
+    """Whether `accelerate launch` started more than this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def device_of(asked: str | None) -> torch.device:
+    """Where a network goes: as asked, else the GPU where there is one; of several processes to each one's own."""
+    if several_processes():
+        return PartialState(cpu=asked == "cpu").device
+    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def kept_whole(network: nn.Module) -> set[str]:
     """The parts of paths that a model of diffusers says must stay float32."""
     return set(getattr(network, "_keep_in_fp32_modules", None) or ())
@@ -109,7 +122,7 @@ def kept_whole(network: nn.Module) -> set[str]:
 def shrink_under(tuner: Tuner, config: FinetuneConfig, device: torch.device) -> Tuner:
     """Quantizes or splits the frozen weights under a tuner that has chosen, where that is asked for."""
     if config.split_weights:
-        return split(tuner, PartialState(cpu=device.type == "cpu"), whole=kept_whole(tuner.model))
+        return split(tuner, device if several_processes() else None, whole=kept_whole(tuner.model))
     if config.weights_dtype not in QUANTIZED:
         return tuner
     rest = _DTYPES[config.mixed_precision]

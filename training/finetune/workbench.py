@@ -9,7 +9,7 @@ from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import split
 from training.finetune.families import open_family
-from training.finetune.frugal import FrugalLearner, cast_weights, check_trained, shrink_under
+from training.finetune.frugal import FrugalLearner, cast_weights, check_trained, device_of, shrink_under
 from training.finetune.gather import gather
 from training.methods import MethodConfig, Scope, Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
@@ -64,7 +64,7 @@ class Workbench:
         if config.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
         self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = device_of(device)
         if config.weights_dtype not in QUANTIZED and not config.split_weights:  # those go there when they are small
             self.family.to(self._device)
 

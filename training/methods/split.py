@@ -7,7 +7,6 @@ A block's weights are gathered when the block is called, and let go afterwards.
 from collections.abc import Collection
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -19,12 +18,12 @@ from training.methods.quantized import frozen_layers
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def split(tuner: Tuner, state: PartialState, *, whole: Collection[str] = ()) -> Tuner:
+def split(tuner: Tuner, device: torch.device | None, *, whole: Collection[str] = ()) -> Tuner:
     """Splits the frozen layers of a tuner's model over all processes, block by block from main memory.
 
     Args:
         tuner: fresh from `attach`.
-        state: the processes; alone, the model stays whole, and all else is as with several.
+        device: this process's; None where it is alone: the model stays whole, and all else is as with several.
         whole: modules that stay as they are.
 
     Returns:
@@ -34,9 +33,9 @@ def split(tuner: Tuner, state: PartialState, *, whole: Collection[str] = ()) -> 
     supports = lift(tuner)
     layers = frozen_layers(model, whole, _LAYERS)
     names = {f"{path}.weight" for path in layers}
-    if state.num_processes > 1:
+    if device is not None:
         weights = [weight for path in layers if isinstance(weight := model.get_submodule(path).weight, Tensor)]
-        _shard(model, set(weights), state.device)
+        _shard(model, set(weights), device)
     return put_beside(tuner, supports, apart=names)
 
 

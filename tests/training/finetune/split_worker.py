@@ -18,8 +18,8 @@ def main(folder: Path) -> None:
     quantized.SMALLEST = 64  # type: ignore[misc]  # the tests' model is tiny
     real = split.split
 
-    def told(tuner, state, **how):
-        tuner = real(tuner, state, **how)
+    def told(tuner, device, **how):
+        tuner = real(tuner, device, **how)
         parameters = list(tuner.model.parameters())
         held = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters)
         print(f"holds {held} of {sum(p.numel() for p in parameters)}", flush=True)

@@ -1,0 +1,60 @@
+"""Puts the two tables of scripts/study_methods.sh into docs/fine-tuning.md as one, and its plot beside.
+
+.venv/bin/python scripts/methods_table.py OUT
+"""
+
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "fine-tuning.md"
+FIRST, SECOND = "compared_five", "compared_some_xrays"
+
+
+def cell(row: dict[str, str] | None, key: str, form: str) -> str:
+    return "–" if row is None or not row.get(key) else form.format(float(row[key]))
+
+
+def read(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+        return {(row["method"], row["trainable_share"]): row for row in csv.DictReader(file) if not row["error"]}
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    subjects, xrays = read(out / FIRST), read(out / SECOND)
+    lines = [
+        "| method | trained | loss | KD | identity | retrieval | drift | loss | KD | retrieval | drift | adapter kB |",
+        "|---|" + "---:|" * 11,
+    ]
+    for key, row in subjects.items():
+        other = xrays.get(key)
+        trained = f"{int(row['trainable_parameters']):,}"
+        if row["method"] == "lt-sft":
+            trained += f", then {float(key[1]):.1%}"
+        cells = [
+            row["method"], trained, cell(row, "loss", "{:.3f}"), cell(row, "kd", "{:.2f}"),
+            cell(row, "identity", "{:.3f}"), cell(row, "retrieval", "{:.2f}"), cell(row, "drift", "{:.2f}"),
+            cell(other, "loss", "{:.3f}"), cell(other, "kd", "{:.2f}"), cell(other, "retrieval", "{:.2f}"),
+            cell(other, "drift", "{:.2f}"), f"{int(row['adapter_bytes']) / 1000:,.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    text = PAGE.read_text(encoding="utf-8")
+    table = "\n".join(lines)
+    filled, places = re.subn(
+        r"(<!-- methods: begin .*?-->\n).*?(<!-- methods: end -->)",
+        lambda marks: f"{marks[1]}\n{table}\n\n{marks[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+    if places != 1:
+        sys.exit(f"{PAGE} has {places} places for the table, not one")
+    PAGE.write_text(filled, encoding="utf-8")
+    shutil.copyfile(out / FIRST / "plot.png", PAGE.parent / "media" / "methods.png")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
