@@ -63,7 +63,8 @@ def read_lora(folder: Path, network: nn.Module, name: str, file: Path) -> Iterat
     level = logs.get_verbosity()
     logs.set_verbosity_error()  # it would say that there is nothing for the text encoders, which are not there
     try:
-        pipeline = load_pipeline_around(folder, network, name)
+        # of two transformers diffusers reads a file into the first, or into the second if both are there
+        pipeline = load_pipeline_around(folder, network, "transformer" if name == "transformer_2" else name)
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="read")
     except (ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise RuntimeError((str(error).strip() or type(error).__name__).splitlines()[0][:300]) from error

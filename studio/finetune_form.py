@@ -17,7 +17,7 @@ from training.toml import dump_toml
 if TYPE_CHECKING:
     from training.finetune.config import FinetuneConfig
 
-LEARNED: Final = ("task", "trigger", "caption_dropout", "validation_share")
+LEARNED: Final = ("task", "component", "trigger", "caption_dropout", "validation_share")
 SEEN: Final = ("resolution", "crop", "flip", "num_frames", "fps", "clip_windows", "cache_dir")
 BUDGET: Final = ("max_train_steps", "train_batch_size", "learning_rate")
 MEMORY: Final = ("gradient_accumulation_steps", "mixed_precision", "weights_dtype", "gradient_checkpointing")

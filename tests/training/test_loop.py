@@ -164,9 +164,7 @@ def test_a_device_that_is_not_here_is_refused_instead_of_training_on_the_cpu(toy
 @pytest.mark.parametrize(("flag", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
 def test_sharded_weights_are_refused_instead_of_being_trained_whole(flag, name, toys, tmp_path, monkeypatch):
     monkeypatch.setenv(flag, "true")
-    with pytest.raises(
-        ValueError, match=f"{name}: launch without it .*, and split the frozen weights"
-    ):
+    with pytest.raises(ValueError, match=f"{name}: launch without it .*, and split the frozen weights"):
         list(train(toys.Toy(), toys.config(), tmp_path, device="cpu"))
 
 

@@ -72,14 +72,16 @@ def naming(format: Format, component: str, network: str) -> Naming:
     """How a format names the layers of a network.
 
     Args:
-        component: the pipeline's name for the network, "unet" or "transformer".
+        component: the pipeline's name for the network, "unet", "transformer" or "transformer_2".
         network: the network's class.
 
     Raises:
         ValueError: the format has no names for it.
     """
     if format == "diffusers":
-        return Naming(name=lambda path: f"{component}.{path}", down_up=False)
+        # both transformers of Wan 2.2 have the same names in files; who reads one says which it is for
+        prefix = "transformer" if component == "transformer_2" else component
+        return Naming(name=lambda path: f"{prefix}.{path}", down_up=False)
     if component == "unet":
         return Naming(name=lambda path: "lora_unet_" + _renamed(path, _UNET).replace(".", "_"), down_up=True)
     if network.startswith("Wan") or network == "AnimateXTransformer3DModel":

@@ -68,6 +68,9 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
 
     model: str = Field(default="mini", min_length=1)
     """mini, a folder in diffusers layout, or a hub id."""
+    component: str | None = None
+    """The network that is trained, where a pipeline has two: transformer_2 is the one for low noise of Wan 2.2 A14B. By
+    default the first."""
     method: str = "sara"
     """How it is trained, see `studio methods`."""
     method_options: dict[str, Any] = Field(default_factory=dict)

@@ -57,7 +57,7 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
     config = read_finetune(run) if (run / "config.toml").is_file() else None
     if config is None or not (run / ADAPTER).is_file():
         raise ValueError(f"{run} holds no finished fine-tuning run ({ADAPTER} is not there); `studio resume {run}`")
-    family = open_family(resolve_folder(config.model))
+    family = open_family(resolve_folder(config.model), config.component)
     seeing = [task for task in config.tasks(family.tasks) if task in family.conditioned]
     if seeing:
         raise ValueError(

@@ -27,7 +27,7 @@ class Workbench:
     def __init__(self, config: FinetuneConfig) -> None:
         self.config = config
         self.folder = resolve_folder(config.model)
-        self.family = open_family(self.folder)
+        self.family = open_family(self.folder, config.component)
         self.network = self.family.network
         self.base = weights_hash(self.network)
         self.sizes = {name: p.numel() for name, p in self.network.named_parameters()}

@@ -25,7 +25,7 @@ class Scorer:
         Raises:
             ValueError: the model cannot be fine-tuned here, or there are no pictures.
         """
-        self._family = open_family(base.folder)
+        self._family = open_family(base.folder, base.component)
         task = self._family.tasks[0]
         wanted = {task: self._family.wants(task)}
         found = find_samples([DataSet(folder=data)], wanted, resolution=resolution, multiple=self._family.multiple)

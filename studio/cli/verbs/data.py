@@ -170,7 +170,7 @@ def _family(config: "FinetuneConfig") -> "Family":
     from models.loading import resolve_folder
     from training.finetune.families import open_family
 
-    return open_family(resolve_folder(config.model))
+    return open_family(resolve_folder(config.model), config.component)
 
 
 def _counter(console: Console) -> Any:

@@ -39,7 +39,7 @@ class Animator(Family):
     """
 
     about: ClassVar[str] = "the animator: text-to-image, ti2v and animation"
-    component: ClassVar[str] = "transformer"
+    component = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("text-to-image", "ti2v", "animation")
     conditioned: ClassVar[frozenset[str]] = frozenset({"ti2v", "animation"})
     unrelated = (

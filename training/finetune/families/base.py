@@ -88,8 +88,10 @@ class Family(abc.ABC):
 
     about: ClassVar[str]
     """One line for the docs."""
-    component: ClassVar[str]
+    component: str
     """The pipeline's part that is trained."""
+    others: ClassVar[tuple[str, ...]] = ()
+    """Parts that can be trained in its place."""
     may_lack: ClassVar[tuple[str, ...]] = ()
     """Parts without which the pipeline works, though diffusers asks for them."""
     max_tokens: ClassVar[int | None] = None
@@ -104,8 +106,27 @@ class Family(abc.ABC):
     )  # fmt: skip
     """Prompts that have nothing to do with what is trained: how far they drift is what a training costs."""
 
-    def __init__(self, pipeline: DiffusionPipeline) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, component: str | None = None) -> None:
+        """Takes a pipeline.
+
+        Args:
+            component: the part that is trained; by default the usual one.
+
+        Raises:
+            ValueError: it has no such part.
+        """
         self.pipeline: Any = pipeline
+        if component is not None:
+            self.component = component
+        if (
+            self.component not in (type(self).component, *self.others)
+            or self.pipeline.components.get(self.component) is None
+        ):
+            able = [part for part in (type(self).component, *self.others) if self.pipeline.components.get(part)]
+            raise ValueError(
+                f"component {self.component}: this {type(pipeline).__name__} has no such part to train; "
+                f"it has {', '.join(able) or 'none'}"
+            )
         self.pipeline.set_progress_bar_config(disable=True)
         for part in self.pipeline.components.values():
             if isinstance(part, nn.Module):
@@ -235,8 +256,11 @@ FAMILIES: Final[Registry[type[Family]]] = Registry("pipeline class")
 """By the class name in a model folder's model_index.json."""
 
 
-def open_family(folder: Path) -> Family:
+def open_family(folder: Path, component: str | None = None) -> Family:
     """Loads a model folder in float32.
+
+    Args:
+        component: the part that is trained; by default the usual one of its kind.
 
     Raises:
         ValueError: its kind of pipeline cannot be fine-tuned here.
@@ -255,4 +279,4 @@ def open_family(folder: Path) -> Family:
             )
     except (OSError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise ValueError(f"model folder {folder} could not be loaded: {error}") from error
-    return FAMILIES[name](pipeline)
+    return FAMILIES[name](pipeline, component)

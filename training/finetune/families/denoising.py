@@ -13,8 +13,8 @@ from training.finetune.families.objectives import Objective, objective_of
 class Denoising(Family):
     """A family whose loss follows from its scheduler: a subclass says how the network is called."""
 
-    def __init__(self, pipeline: Any) -> None:
-        super().__init__(pipeline)
+    def __init__(self, pipeline: Any, component: str | None = None) -> None:
+        super().__init__(pipeline, component)
         self.objective = self._objective()
 
     def _objective(self) -> Objective:

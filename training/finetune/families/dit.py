@@ -22,7 +22,7 @@ class DiT(Denoising):
     """A caption is a class: its name, as the pipeline's `labels` has it, or its number (arXiv 2212.09748)."""
 
     about: ClassVar[str] = "DiT, by classes"
-    component: ClassVar[str] = "transformer"
+    component = "transformer"
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)

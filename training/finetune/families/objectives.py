@@ -135,12 +135,13 @@ class Flow(Objective):
     density (arXiv 2403.03206, sec. 3.1), as diffusers' SD3 trainer draws it. All levels weigh the same.
     """
 
-    def __init__(self, scheduler: Any, *, lowest: float = 0.0) -> None:
+    def __init__(self, scheduler: Any, *, levels: tuple[float, float] = (0.0, 1.0)) -> None:
         """Reads the table.
 
         Args:
             scheduler: one of diffusers' flow matching schedulers, or a multistep one that samples flows.
-            lowest: noise levels below are not drawn, where another network is there for them.
+            levels: from where to where noise levels are drawn, where another network is there for others. The upper
+                end is not in it, but for 1.
         """
         config = scheduler.config
         table = FlowMatchEulerDiscreteScheduler(
@@ -150,21 +151,24 @@ class Flow(Objective):
             use_dynamic_shifting=bool(config.get("use_dynamic_shifting")),
         )
         self._steps = int(config["num_train_timesteps"])
-        self._lowest = lowest
-        self._sigmas = table.sigmas[table.sigmas >= lowest]  # falling, from 1
-        if not len(self._sigmas):
-            raise ValueError(f"no noise level of this model is above {lowest}, where its network begins")
+        self._levels = lowest, highest = levels
+        self._sigmas = table.sigmas  # falling, from 1
+        own = (table.sigmas >= lowest) & ((table.sigmas < highest) | (highest == 1.0))
+        if not bool(own.any()):
+            raise ValueError(f"no noise level of this model lies in {lowest:g} .. {highest:g}, which is its network's")
+        self._first = int(own.float().argmax())
+        self._end = self._first + int(own.sum())
 
     def ask(self, latents: Float[Tensor, "batch ..."], draws: Draws, snr_gamma: float | None) -> Question:
         """Mixes latents and noise at levels of the table."""
         if snr_gamma is not None:
             raise ValueError("snr_gamma is for models that predict noise or v; this one is trained by flow matching")
-        share = len(self._sigmas) / self._steps
         normal = draws.normal
-        if share < 1:  # the same density, cut off: N(0, 1) below the place where the table ends
-            end = torch.special.ndtr(torch.logit(normal.new_tensor(share)))
-            normal = torch.special.ndtri(torch.special.ndtr(normal) * end)
-        place = (normal.sigmoid() * self._steps).long().clamp(max=len(self._sigmas) - 1)
+        if self._end - self._first < self._steps:  # the same density, cut off: N(0, 1) between the ends of its part
+            ends = normal.new_tensor([self._first / self._steps, self._end / self._steps])
+            low, high = torch.special.ndtr(torch.logit(ends))
+            normal = torch.special.ndtri(low + torch.special.ndtr(normal) * (high - low))
+        place = (normal.sigmoid() * self._steps).long().clamp(self._first, self._end - 1)
         sigmas = self._sigmas.to(latents.device)[place]
         return Question(
             noisy=add_noise(latents, draws.noise, sigmas),
@@ -174,8 +178,11 @@ class Flow(Objective):
 
     def timesteps(self, level: float, count: int) -> Tensor:
         """The level is the sigma."""
-        if level < self._lowest:
-            raise LevelError(f"this network is asked at noise levels from {self._lowest:g} on only, not at {level:g}")
+        lowest, highest = self._levels
+        if not (lowest <= level < highest or level == highest == 1.0):
+            raise LevelError(
+                f"this network is asked at noise levels of {lowest:g} .. {highest:g} only, not at {level:g}"
+            )
         return torch.full((count,), level * self._steps)
 
     def mix(
@@ -198,7 +205,7 @@ def flow_prediction(
     return Prediction(said=velocity, clean=noisy - sigma * velocity, noise=noisy + (1 - sigma) * velocity)
 
 
-def objective_of(scheduler: Any, *, lowest: float = 0.0) -> Objective:
+def objective_of(scheduler: Any, *, levels: tuple[float, float] = (0.0, 1.0)) -> Objective:
     """Reads from a pipeline's scheduler what its network predicts.
 
     Raises:
@@ -207,7 +214,7 @@ def objective_of(scheduler: Any, *, lowest: float = 0.0) -> Objective:
     name, config = type(scheduler).__name__, scheduler.config
     prediction = config.get("prediction_type", "epsilon")
     if "FlowMatch" in name or prediction == "flow_prediction" or config.get("use_flow_sigmas"):
-        return Flow(scheduler, lowest=lowest)
+        return Flow(scheduler, levels=levels)
     if "beta_start" not in config or prediction not in PREDICTIONS:
         raise ValueError(
             f"the model's scheduler is {name} with prediction_type {prediction!r}, which cannot be trained here; "

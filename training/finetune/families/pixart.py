@@ -16,7 +16,7 @@ class PixArtAlpha(TextToPicture):
     """T5's tokens with their mask; for the model of 1024 px also size and shape (arXiv 2310.00426)."""
 
     about: ClassVar[str] = "PixArt-alpha"
-    component: ClassVar[str] = "transformer"
+    component = "transformer"
     # without binning the size is the asked one
     asked: ClassVar[dict[str, Any]] = {"use_resolution_binning": False, "clean_caption": False}
     max_tokens: ClassVar[int | None] = 120  # the pipeline's

@@ -16,7 +16,7 @@ class StableDiffusion(TextToPicture):
     """Latents of one picture, text tokens of one encoder."""
 
     about: ClassVar[str] = "Stable Diffusion 1.x and 2.x"
-    component: ClassVar[str] = "unet"
+    component = "unet"
 
     def __init__(self, pipeline: Any) -> None:
         """Takes the pipeline.

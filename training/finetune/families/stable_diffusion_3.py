@@ -15,7 +15,7 @@ class StableDiffusion3(TextToPicture):
     """Tokens of two CLIP encoders and of T5, which may be absent: its tokens are zeros then, as in the pipeline."""
 
     about: ClassVar[str] = "Stable Diffusion 3 and 3.5"
-    component: ClassVar[str] = "transformer"
+    component = "transformer"
     may_lack: ClassVar[tuple[str, ...]] = ("text_encoder_3", "tokenizer_3")
 
     @property

@@ -24,23 +24,29 @@ FPS, FPS_IN_PLACE = 16.0, 24.0
 
 @FAMILIES.register("WanPipeline")
 class Wan(Denoising):
-    """Text to video. Of the two transformers of Wan 2.2 A14B the first is trained, at the noise levels that are its."""
+    """Text to video. Wan 2.2 A14B has two transformers; each is trained at the noise levels that are its."""
 
     about: ClassVar[str] = "Wan, text to video"
-    component: ClassVar[str] = "transformer"
+    component = "transformer"
+    others: ClassVar[tuple[str, ...]] = ("transformer_2",)
     tasks: ClassVar[tuple[str, ...]] = ("text-to-video",)
     max_tokens: ClassVar[int | None] = 512  # the pipeline's; the transformer with an image encoder counts on it
 
     def _objective(self) -> Objective:
-        if self.pipeline.transformer is None:
-            raise ValueError("this Wan folder has no part `transformer`, which is what is trained here")
-        return objective_of(self.pipeline.scheduler, lowest=self.pipeline.config.boundary_ratio or 0.0)
+        boundary = self.pipeline.config.boundary_ratio or 0.0
+        levels = (boundary, 1.0) if self.component == "transformer" else (0.0, boundary)
+        return objective_of(self.pipeline.scheduler, levels=levels)
+
+    @property
+    def _shape(self) -> Any:
+        network: Any = self.network
+        return network.config
 
     @property
     def multiple(self) -> int:
         """The codec's factor times the transformer's patch, and 16, which the pipeline insists on."""
         factor = int(self.pipeline.vae.config.scale_factor_spatial)
-        return math.lcm(16, *(factor * int(side) for side in self.pipeline.transformer.config.patch_size[1:]))
+        return math.lcm(16, *(factor * int(side) for side in self._shape.patch_size[1:]))
 
     @property
     def frames_multiple(self) -> int:
@@ -121,10 +127,10 @@ class WanImageToVideo(Wan):
         """Mask and latents of the first frame, as the pipeline joins them; the image encoder's tokens."""
         if self._in_place:
             return {}
-        vae, transformer = self.pipeline.vae, self.pipeline.transformer
+        vae = self.pipeline.vae
         first = clip.pixels[:1].to(vae.device)
         found = {"reference": reference_latents(vae, first, num_frames=len(clip.pixels), mode="first")[0]}
-        if transformer.config.image_dim is not None:
+        if self._shape.image_dim is not None:
             found["image"] = self.pipeline.encode_image(_shown(first[0]), self.pipeline.device)[0].float()
         return found
 
@@ -159,7 +165,7 @@ class WanImageToVideo(Wan):
         given = torch.zeros_like(question.noisy[:, :1])
         given[:, :, 0] = 1
         noisy = torch.where(given > 0, encoded["latents"], question.noisy)
-        _, rows, columns = self.pipeline.transformer.config.patch_size
+        _, rows, columns = self._shape.patch_size
         tokens = (1 - given[:, 0, :, ::rows, ::columns]).flatten(1) * question.timesteps[:, None]
         predicted = self.answer(noisy, tokens, encoded, embedded)
         return replace(question, target=question.target[:, :, 1:]).loss(predicted[:, :, 1:])

@@ -167,6 +167,12 @@ def wan(**more):
     return WanPipeline(**_wan_parts(), **more)
 
 
+def wan_two():
+    """As Wan 2.2 A14B: two transformers, for much noise and for little."""
+    second = _wan_parts()["transformer"]
+    return wan(transformer_2=second, boundary_ratio=0.875)
+
+
 def wan_image():
     """As Wan 2.1: the first frame beside the noise, and an image encoder."""
     from diffusers import WanImageToVideoPipeline

@@ -134,3 +134,30 @@ def test_losses_of_a_run_are_those_of_the_family(studio, flags, folder_of, tmp_p
         (tmp_path / "run").rename(tmp_path / f"run-{parts}")
     for one, two in pairwise(runs):
         assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_the_second_transformer_of_two_is_trained_used_and_exported(studio, flags, tmp_path):
+    from diffusers import WanPipeline
+    from safetensors.torch import load_file
+
+    from studio import load_adapter
+
+    model = makers.save(makers.wan_two, tmp_path / "wan_two")
+    code, _, err = studio(*flags(model, "lora", "--set", "component=transformer_2", "--scope", "blocks.*"))
+    assert code == 0, err
+    adapter = tmp_path / "run" / "adapter.safetensors"
+    pipeline = WanPipeline.from_pretrained(model)
+    kept = {n: p.clone() for n, p in pipeline.transformer.named_parameters()}
+    with load_adapter(pipeline, adapter) as loaded:
+        assert loaded.component == "transformer_2"
+        changed = {n: p.clone() for n, p in pipeline.transformer_2.named_parameters()}
+    assert all(torch.equal(p, kept[n]) for n, p in pipeline.transformer.named_parameters())
+    for form, output in (("merged", "merged"), ("diffusers", "lora.safetensors")):
+        code, told, err = studio("export", adapter, "--format", form, "--output", tmp_path / output, "--json")
+        assert code == 0, err
+        assert told["component"] == "transformer_2" and told["max_error"] < 1e-5
+    whole = WanPipeline.from_pretrained(tmp_path / "merged")
+    for name, value in whole.transformer_2.named_parameters():
+        torch.testing.assert_close(value, changed[name])
+    assert all(torch.equal(p, kept[n]) for n, p in whole.transformer.named_parameters())
+    assert all(name.startswith("transformer.blocks.") for name in load_file(tmp_path / "lora.safetensors"))

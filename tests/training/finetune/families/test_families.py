@@ -218,6 +218,20 @@ def test_the_high_noise_transformer_of_two_is_trained_at_its_own_levels():
     assert steps.min() >= 875
 
 
+def test_the_low_noise_transformer_of_two_is_trained_when_it_is_named():
+    family = FAMILIES["WanPipeline"](makers.wan_two(), "transformer_2")
+    assert family.network is family.pipeline.transformer_2
+    many = draw(torch.Size([16, 1, 2, 2]), range(200), CPU)
+    steps = family.objective.ask(torch.zeros(200, 16, 1, 2, 2), many, None).timesteps
+    assert steps.min() > 0 and 800 < steps.max() < 875
+
+
+@pytest.mark.parametrize(("make", "name"), [(makers.wan, "transformer_2"), (makers.wan_two, "vae")])
+def test_a_part_that_is_not_there_or_not_trained_is_refused(make, name):
+    with pytest.raises(ValueError, match=f"component {name}: .* has no such part to train; it has transformer"):
+        FAMILIES["WanPipeline"](make(), name)
+
+
 @torch.no_grad()
 def test_wans_latents_decode_to_the_clip_by_the_pipelines_rule(folder_of):
     family = open_family(folder_of("wan"))

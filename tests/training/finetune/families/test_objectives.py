@@ -15,7 +15,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from training.finetune.families import draw
+from training.finetune.families import LevelError, draw
 from training.finetune.families.objectives import objective_of
 
 LATENTS = torch.randn(6, 4, 3, 5, generator=torch.Generator().manual_seed(1))
@@ -89,13 +89,26 @@ def test_a_multistep_scheduler_that_samples_flows_is_asked_flows_with_its_shift(
     torch.testing.assert_close(question.timesteps, 1000 * 5 * even / (1 + 4 * even))
 
 
-def test_a_network_of_the_high_noise_levels_meets_no_others():
+@pytest.mark.parametrize("levels", [(0.875, 1.0), (0.0, 0.875)], ids=["high", "low"])
+def test_a_network_of_some_noise_levels_meets_no_others(levels):
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     many = draw(torch.Size([1]), range(4000), torch.device("cpu"))
-    steps = objective_of(scheduler, lowest=0.875).ask(torch.zeros(4000, 1), many, None).timesteps
-    assert 875 <= steps.min() < 880
-    # sigmoid(N(0, 1)) that is below the place where the shifted level is 0.875, which is 3/10
-    rest = many.normal.sigmoid()[many.normal.sigmoid() < 0.3]
+    objective = objective_of(scheduler, levels=levels)
+    steps = objective.ask(torch.zeros(4000, 1), many, None).timesteps
+    drawn = many.normal.sigmoid()
+    # the shifted level is 0.875 at the place 3/10
+    if levels[1] == 1.0:
+        assert 875 <= steps.min() < 880
+        rest = drawn[drawn < 0.3]
+    else:
+        assert 870 < steps.max() < 875
+        rest = drawn[drawn > 0.3]
+    for level, asked in ((0.875, levels[1] == 1.0), (0.874, levels[1] < 1), (1.0, levels[1] == 1.0)):
+        if asked:
+            assert float(objective.timesteps(level, 1)) == pytest.approx(1000 * level)
+        else:
+            with pytest.raises(LevelError, match="this network is asked at noise levels of"):
+                objective.timesteps(level, 1)
     even = 1 - rest
     assert float(steps.mean()) == pytest.approx(float((3000 * even / (1 + 2 * even)).mean()), abs=2)
 
