@@ -1,12 +1,16 @@
 """What an animation will be made of, looked at before it is made: skeletons, their fit, and what would go wrong."""
 
+import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from pose.adjustment import NOT_ADJUSTED, Adjustment
@@ -23,6 +27,10 @@ from studio.progress import unheard
 _VIDEO_FPS: Final = 2.0
 _VIDEO_FRAMES: Final = 16
 """So little of a video is looked at: enough to see who moves and whether it fits, in about a second."""
+_CLIP_FPS: Final = 12.0
+_CLIP_FRAMES: Final = 48
+_CLIP_SIDE: Final = 320
+"""Of a moving preview: the most frames a second and in all, its longest side in px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +46,7 @@ class FitOptions:
     reference_pose: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are never alike: what is drawn of one is kept by it
 class Preflight:
     """A picture, its skeleton and a motion, ready to be fitted."""
 
@@ -71,6 +79,25 @@ class Preflight:
     def fitted_overlay(self, frame: int, adjustment: Adjustment) -> UInt8[np.ndarray, "height width 3"]:
         """The picture with the pose that it will take in a frame."""
         return draw_overlay(self.picture, self.adjusted(adjustment), frame)
+
+    def fitted_clip(self, adjustment: Adjustment) -> bytes:
+        """The picture with all of the motion, as a GIF that goes on and on: some of the frames, at its speed."""
+        return _fitted_clip(self, adjustment)
+
+
+@lru_cache(maxsize=8)
+def _fitted_clip(found: Preflight, adjustment: Adjustment) -> bytes:
+    poses = found.adjusted(adjustment)
+    step = max(math.ceil(poses.fps / _CLIP_FPS), math.ceil(len(poses) / _CLIP_FRAMES))
+    frames = [
+        Image.fromarray(draw_overlay(found.picture, poses, k, longest_side=_CLIP_SIDE))
+        for k in range(0, len(poses), step)
+    ]
+    first, *rest = (frame.quantize(256, method=Image.Quantize.FASTOCTREE) for frame in frames)
+    file = io.BytesIO()
+    duration_ms = max(20, round(1000 * step / poses.fps))
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=duration_ms, loop=0)
+    return file.getvalue()
 
 
 def look_ahead(

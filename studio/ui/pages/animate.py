@@ -154,17 +154,22 @@ def _draw_fit(picture: str | None, found: Preflight | None) -> Adjustment:
             st.image(str(shown_picture(picture)), width=260, caption="Reference")
         return Adjustment()
     pictures = st.container()
-    moment = 0
+    moment, moving = 0, False
     if len(found.fitted) > 1:
-        moment = st.slider("Moment", 0, len(found.fitted) - 1, 0, key=f"{PAGE}.moment", help="A frame of the motion")
+        still, play = st.columns([4, 1], vertical_alignment="bottom")
+        moving = play.toggle("Play", key=f"{PAGE}.play", persist_state="session", help="Shows the whole motion")
+        moment = still.slider("Moment", 0, len(found.fitted) - 1, 0, key=f"{PAGE}.moment", disabled=moving,
+                              help="A frame of the motion")  # fmt: skip
     with st.expander("Fit the motion by hand"):
         adjustment = adjustment_of(_draw_sliders())
         st.button("As it was fitted", key=f"{PAGE}.adjust.reset", icon=":material/undo:", on_click=_reset)
     own, fitted = pictures.columns(2)
     own.image(found.reference_overlay(), caption="The reference and its own skeleton", width="stretch")
-    fitted.image(
-        found.fitted_overlay(moment, adjustment), caption=f"The pose it takes in frame {moment}", width="stretch"
-    )
+    if moving:
+        fitted.image(found.fitted_clip(adjustment), caption="The motion that it takes over", width="stretch")
+    else:
+        shown = found.fitted_overlay(moment, adjustment)
+        fitted.image(shown, caption=f"The pose it takes in frame {moment}", width="stretch")
     for finding in found.findings:
         (st.error if finding.stops else st.warning)(f"{finding.what}: {finding.why}. {finding.fix}",
                                                     icon=":material/accessibility_new:")  # fmt: skip

@@ -26,6 +26,17 @@ def test_the_page_opens_ready_to_animate_a_bundled_character(page):
     assert "Nothing was made yet" in page.info[0].value
 
 
+def test_the_motion_can_be_seen_moving_before_anything_is_made(page):
+    still = page.get("image")[1].proto.imgs[0]
+    assert still.caption == "The pose it takes in frame 0"
+    page.toggle(key="animate.play").set_value(True).run()
+    assert not page.exception
+    moving = page.get("image")[1].proto.imgs[0]
+    assert moving.caption == "The motion that it takes over" and moving.url != still.url
+    assert moving.url.endswith(".gif")
+    assert page.slider(key="animate.moment").disabled
+
+
 def test_without_a_picture_of_ones_own_there_is_nothing_to_animate(page):
     page.button_group(key="animate.picture_source").set_value("Upload").run()
     assert page.button(key="animate.go").disabled
