@@ -160,6 +160,9 @@ class Going:
                     raise
                 # the exception itself must go: its traceback holds all that was in memory
                 error = str(trouble).strip().splitlines()[0] if str(trouble).strip() else type(trouble).__name__
+                if self.several and getattr(self.learning, "together", False):
+                    # the others wait for this one's share of a block, and would for ever
+                    raise NoMemoryLeftError(_no_room_for_a_share(step, error, self.run)) from None
             if not self._anywhere(error is not None):
                 break
             yield self._less_memory(step, error or "another process has no memory left")
@@ -307,6 +310,13 @@ def _mean(values: dict[str, float], accelerator: Accelerator) -> dict[str, float
 def _not_finite(step: int, what: str, run: Path) -> str:
     return (
         f"step {step}: {what}; the last checkpoint is {latest_checkpoint(run)}; start anew with a lower learning_rate"
+    )
+
+
+def _no_room_for_a_share(step: int, error: str, run: Path) -> str:
+    return (
+        f"step {step}: out of memory ({error}), and processes with split weights cannot make a step again; use "
+        f"gradient_checkpointing, or a smaller batch or resolution; the last checkpoint is {latest_checkpoint(run)}"
     )
 
 

@@ -4,7 +4,6 @@ Every draw of a step comes from a generator that is seeded by (seed, step, proce
 a run that is resumed at step k makes the same step k as one that never stopped.
 """
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from training.checkpoint import (
 from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Note
 from training.going import Going, NotFiniteError, OnBatch
+from training.processes import refuse_plugins, several_processes
 from training.trained import Trained
 from training.watch import Asked, Watch
 
@@ -145,19 +145,15 @@ def _accelerator(device: str | None) -> Accelerator:
     Raises:
         ValueError: the device is not here, or the weights should be sharded.
     """
-    for flag, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(flag, "").lower() in ("1", "true", "yes"):
-            raise ValueError(
-                f"{name}: launch without it (accelerate launch --multi_gpu), and split the frozen weights by "
-                'split_weights = true, or save memory with weights_dtype = "nf4" or gradient_checkpointing'
-            )
+    refuse_plugins()
     if device is not None and device != "cpu":
         index = torch.device(device).index or 0
         if index >= torch.cuda.device_count():
             raise ValueError(
                 f"device {device}: there are {torch.cuda.device_count()} CUDA devices here; use cpu or auto"
             )
-        torch.cuda.set_device(index)
+        if not several_processes():  # of several accelerate gives each its own
+            torch.cuda.set_device(index)
     return Accelerator(
         mixed_precision="no",
         cpu=device == "cpu",

@@ -161,6 +161,15 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
                 f'split_weights: weights of the type {self.weights_dtype} stay whole; use weights_dtype = "bf16", or '
                 "one of the two"
             )
+        if (
+            self.split_weights
+            and self.weights_dtype == "fp32" != self.mixed_precision
+            and not (self.gradient_checkpointing)
+        ):
+            raise ValueError(
+                f"split_weights: of fp32 weights every process would keep a copy in {self.mixed_precision} for the "
+                f'backward pass; use weights_dtype = "{self.mixed_precision}", or gradient_checkpointing'
+            )
         if self.split_weights and self.guard is not None:
             raise ValueError("split_weights: the guard makes its pictures in one process; leave one of the two out")
         return self

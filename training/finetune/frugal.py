@@ -1,18 +1,18 @@
 """A learner that can do with less memory, and frozen weights of half the size."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from training.finetune.config import FinetuneConfig
+from training.finetune.families import Family
 from training.finetune.learner import Batch, FinetuneLearner
 from training.methods import Tuner
 from training.methods.quantized import QUANTIZED, quantized
 from training.methods.split import split
+from training.processes import several_processes
 from training.tasks import Task
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,16 +58,20 @@ class FrugalLearner(FinetuneLearner):
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Has the encoders where the network is, and half weights under autocast."""
-        device = next(self.network.parameters()).device
+        """Has encoders and idle networks where the network is, and half weights under autocast."""
+        device, main = next(self.network.parameters()).device, torch.device("cpu")
         if self._offloaded:
             self._move_encoders(device)
+        for network in self._family.idle:
+            network.to(device)
         try:
             with self._cast():
                 yield
         finally:
+            for network in self._family.idle:
+                network.to(main)
             if self._offloaded:
-                self._move_encoders(torch.device("cpu"))
+                self._move_encoders(main)
 
     def _cast(self) -> torch.autocast:
         """Half weights work under autocast alone; others are measured without, as ever."""
@@ -77,7 +81,7 @@ class FrugalLearner(FinetuneLearner):
 
     def _move_encoders(self, device: torch.device) -> None:
         for part in self._family.pipeline.components.values():
-            if isinstance(part, nn.Module) and part is not self.network:
+            if isinstance(part, nn.Module) and part is not self.network and part not in self._family.idle:
                 part.to(device)
 
 
@@ -96,22 +100,23 @@ def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
             f"weights_dtype {config.weights_dtype}: layers would meet inputs of another type; "
             f'use mixed_precision = "{config.weights_dtype}", or weights_dtype = "fp32"'
         )
+    cast_to(network, _DTYPES[config.weights_dtype])
+
+
+def cast_idle(family: Family, config: FinetuneConfig) -> None:
+    """Brings networks that are not trained to the type of the trained one's weights, at best half."""
+    if config.weights_dtype != "fp32":
+        kind = config.mixed_precision if config.weights_dtype in QUANTIZED else config.weights_dtype
+        for network in family.idle:
+            cast_to(network, _DTYPES[kind])
+
+
+def cast_to(network: nn.Module, dtype: torch.dtype) -> None:
+    """Casts all parameters but those that the model says must stay float32."""
     whole = kept_whole(network)
     for name, parameter in network.named_parameters():
         if not whole & set(name.split(".")):
-            parameter.data = parameter.data.to(_DTYPES[config.weights_dtype])
-
-
-def several_processes() -> bool:
-    """Whether `accelerate launch` started more than this one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def device_of(asked: str | None) -> torch.device:
-    """Where a network goes: as asked, else the GPU where there is one; of several processes to each one's own."""
-    if several_processes():
-        return PartialState(cpu=asked == "cpu").device
-    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+            parameter.data = parameter.data.to(dtype)
 
 
 def kept_whole(network: nn.Module) -> set[str]:
@@ -122,7 +127,7 @@ def kept_whole(network: nn.Module) -> set[str]:
 def shrink_under(tuner: Tuner, config: FinetuneConfig, device: torch.device) -> Tuner:
     """Quantizes or splits the frozen weights under a tuner that has chosen, where that is asked for."""
     if config.split_weights:
-        return split(tuner, device if several_processes() else None, whole=kept_whole(tuner.model))
+        return split(tuner, device, several=several_processes(), whole=kept_whole(tuner.model))
     if config.weights_dtype not in QUANTIZED:
         return tuner
     rest = _DTYPES[config.mixed_precision]

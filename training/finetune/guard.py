@@ -169,8 +169,7 @@ class Guard:
     def _open(self, name: str) -> FeatureSpace:
         if name == LATENTS:
             return LatentSpace(self._bench.family, self._size)
-        device = next(self._bench.network.parameters()).device
-        return open_features(name, resolve_folder("mini"), device=device)
+        return open_features(name, resolve_folder("mini"), device=self._bench.device)
 
     def _make(self) -> list[Float[Tensor, "3 height width"]]:
         """A sample of each caption, in the shape of its picture."""

@@ -24,6 +24,7 @@ from training.going import OnBatch
 from training.loop import train
 from training.methods import Tuner
 from training.optimizers import check_optimizer
+from training.processes import refuse_plugins
 from training.run_folder import is_main, record, refuse_another_run, saver, stopper
 from training.trackers import check_trackers
 from training.trained import Tuned
@@ -51,6 +52,7 @@ def finetune(
         ValueError: model, method, scope or data are wrong, or the folder holds another run.
     """
     began = time.monotonic()
+    refuse_plugins()
     check_optimizer(config)
     check_trackers(config.report_to)
     if not resume:

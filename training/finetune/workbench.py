@@ -9,12 +9,13 @@ from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import split
 from training.finetune.families import open_family
-from training.finetune.frugal import FrugalLearner, cast_weights, check_trained, device_of, shrink_under
+from training.finetune.frugal import FrugalLearner, cast_idle, cast_weights, check_trained, shrink_under
 from training.finetune.gather import gather
 from training.methods import MethodConfig, Scope, Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
 from training.methods.quantized import QUANTIZED, check_beside, check_quantizable
 from training.methods.sizing import at_share
+from training.processes import device_of
 
 
 class Workbench:
@@ -33,7 +34,8 @@ class Workbench:
         self.sizes = {name: p.numel() for name, p in self.network.named_parameters()}
         self.usual_rate = 0.0
         """The method's own learning rate, for what was attached last."""
-        self._device = torch.device("cpu")
+        self.device = torch.device("cpu")
+        """Where the network is trained, once it is attached."""
 
     def plan(self, config: FinetuneConfig) -> tuple[MethodConfig, Scope]:
         """The method of a config in its size, and where it is put.
@@ -58,15 +60,17 @@ class Workbench:
         """
         config = self.config
         cast_weights(self.network, config)
+        cast_idle(self.family, config)
         self.cache = Cache(config.cache_dir or cache)
         self.found = gather(config, self.family, self.cache)
         self.samples, self.held_out = split(self.found.samples, config.validation_share)
         if config.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()  # type: ignore[operator]
         self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
-        self._device = device_of(device)
-        if config.weights_dtype not in QUANTIZED and not config.split_weights:  # those go there when they are small
-            self.family.to(self._device)
+        self.device = device_of(device)
+        # what is to be quantized or split goes there when it is small
+        large = config.weights_dtype in QUANTIZED or config.split_weights
+        self.family.to(self.device, stay=[*self.family.idle, *([self.network] if large else [])])
 
     def refuse_conditions(self, who: str) -> None:
         """Stops who looks at what a model makes of text alone, where it is trained to see more.
@@ -90,8 +94,8 @@ class Workbench:
         rng = torch.Generator().manual_seed(config.seed)
         tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
         self.usual_rate = method.learning_rate(tuner)
-        tuner = shrink_under(tuner, config, self._device)
-        self.family.to(self._device)
+        tuner = shrink_under(tuner, config, self.device)
+        self.family.to(self.device, stay=self.family.idle)
         check_trained(tuner, config)
         return tuner
 

@@ -4,7 +4,7 @@ A quantized weight has no place for a change smaller than its step (4 bits, 8 bi
 float32: columns and rows as thin products, single numbers as a matrix that exists during the layer's call alone.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -172,12 +172,16 @@ class SideTuner(Tuner):
         self._beside: dict[str, Beside] = {}
         self._set(supports)
 
-    def _set(self, supports: Mapping[str, Support]) -> None:
+    def _set(
+        self, supports: Mapping[str, Support], fill: Callable[[InPlaceTuner], None] = lambda written: None
+    ) -> None:
+        """Puts what is trained in place, filled, and then what stands beside: that calls what is in place."""
         tensors = dict(self.model.named_parameters())
         if unknown := sorted(supports.keys() - tensors.keys()):
             raise ValueError(f"{unknown[0]} is not in this model")
         apart = {name: support for name, support in supports.items() if self._stands_apart(name, tensors[name])}
         self._written = InPlaceTuner(self.model, {n: s for n, s in supports.items() if n not in apart})
+        fill(self._written)
         for name, support in apart.items():
             path, _, what = name.rpartition(".")
             if what != "weight":
@@ -228,10 +232,9 @@ class SideTuner(Tuner):
             raise ValueError("the state does not fit this model: another method, scope or model")
         supports = self._supports_of({**{f"{n}.change": v for n, v in apart.items()}, **mine})[0]
         self._remove()
-        self._set(supports)
+        self._set(supports, lambda inner: inner.load_state(written, step))
         for name, beside in self._beside.items():
             beside.values.copy_(apart[name])
-        self._written.load_state(written, step)
 
     def delta(self) -> dict[str, Tensor]:
         """As `InPlaceTuner.delta`."""
@@ -252,10 +255,9 @@ class SideTuner(Tuner):
         apart = {key: value for key, value in delta.items() if key.rpartition(".")[0] in packed}
         supports, changes = self._supports_of(apart)
         self._remove()
-        self._set(supports)
+        self._set(supports, lambda inner: inner.load({k: v for k, v in delta.items() if k not in apart}))
         for name, beside in self._beside.items():
             beside.values.copy_(changes[name])
-        self._written.load({key: value for key, value in delta.items() if key not in apart})
 
     def _supports_of(self, apart: Mapping[str, Tensor]) -> tuple[dict[str, Support], dict[str, Tensor]]:
         names = dict.fromkeys(key.rpartition(".")[0] for key in apart)

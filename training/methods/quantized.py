@@ -30,6 +30,11 @@ def check_beside(name: str, method: MethodConfig, setting: str) -> None:
             f"{setting}: {name} writes to the layers' weights, which cannot be written then; use one of "
             f"{', '.join(able)}"
         )
+    if method.needs_losses:
+        raise ValueError(
+            f"{setting}: {name} chooses by gradients of the whole model, which has no room then; choose by size or at "
+            "random, or leave that out"
+        )
 
 
 def frozen_layers(model: nn.Module, whole: Collection[str], kinds: tuple[type[nn.Module], ...]) -> list[str]:
@@ -88,6 +93,7 @@ def quantized(
         packed = _KINDS[kind](layer, rest, device)
         packed.register_forward_pre_hook(_under_autocast)
         model.set_submodule(path, packed)
+    model.to(device)
     return put_beside(tuner, supports)
 
 
@@ -99,17 +105,48 @@ def _under_autocast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ..
     return (x, *more)
 
 
+class _Int8Linear(nn.Linear):
+    """A linear layer of torchao's weights, of which autograd would keep a whole copy in the type of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x W^T + b."""
+        made: Tensor = _Int8Product.apply(x, self.bias, self.weight)
+        return made
+
+
+class _Int8Product(torch.autograd.Function):
+    """A linear layer's product, whose weight is unpacked again for the gradient of the input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, weight: Tensor) -> Tensor:
+        ctx.weight, ctx.x_dtype, ctx.bias_dtype = weight, x.dtype, None if bias is None else bias.dtype
+        return nn.functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *upstreams: Tensor) -> tuple[Tensor | None, ...]:
+        (upstream,) = upstreams
+        x_grad = bias_grad = None
+        if ctx.needs_input_grad[0]:
+            x_grad = (upstream @ ctx.weight.dequantize().to(upstream.dtype)).to(ctx.x_dtype)
+        if ctx.needs_input_grad[1]:
+            bias_grad = upstream.flatten(0, -2).sum(0).to(ctx.bias_dtype)
+        return x_grad, bias_grad, None
+
+
 def _int8(layer: nn.Linear, rest: torch.dtype, device: torch.device) -> nn.Module:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     quantize_(layer.to(device), Int8WeightOnlyConfig())
-    return layer
+    # made without memory of its own: what it is given replaces all of it
+    with torch.device("meta"):
+        made = _Int8Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    made.weight, made.bias = layer.weight, layer.bias
+    return made
 
 
 def _nf4(layer: nn.Linear, rest: torch.dtype, device: torch.device) -> nn.Module:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    # made without memory of its own: what it is given replaces all of it
     with torch.device("meta"):
         made = Linear4bit(
             layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=rest, quant_type="nf4"

@@ -66,7 +66,7 @@ def _turn(part: Tensor, into: Float[Tensor, "features places"], words: Int[Tenso
         into.copy_(part)
     elif part.dtype == torch.float32:
         cv2.transpose(by_place.numpy(), into.numpy())
-    elif part.dtype == torch.bfloat16 and features % 2 == 0 and by_place.storage_offset() % 2 == 0:
+    elif part.dtype == torch.bfloat16 and not any(n % 2 for n in (features, part.stride(1), part.storage_offset())):
         # two features a word; each is the upper half of its number in float32
         turned = words[: features // 2 * places].view(-1, places)
         cv2.transpose(by_place.view(torch.int32).numpy(), turned.numpy())

@@ -7,6 +7,7 @@ A block's weights are gathered when the block is called, and let go afterwards.
 from collections.abc import Collection
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -18,32 +19,42 @@ from training.methods.quantized import frozen_layers
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def split(tuner: Tuner, device: torch.device | None, *, whole: Collection[str] = ()) -> Tuner:
+def split(tuner: Tuner, device: torch.device, *, several: bool, whole: Collection[str] = ()) -> Tuner:
     """Splits the frozen layers of a tuner's model over all processes, block by block from main memory.
 
     Args:
         tuner: fresh from `attach`.
-        device: this process's; None where it is alone: the model stays whole, and all else is as with several.
+        device: this process's.
+        several: there are others; else the model stays whole, and all the rest is as with several.
         whole: modules that stay as they are.
 
     Returns:
         The tuner, or what takes its place: what was trained in place of a layer that is split stands beside it.
+
+    Raises:
+        ValueError: the model does not say what its blocks are.
     """
     model = tuner.model
     supports = lift(tuner)
     layers = frozen_layers(model, whole, _LAYERS)
     names = {f"{path}.weight" for path in layers}
-    if device is not None:
+    if several:
+        PartialState(cpu=device.type == "cpu")  # the processes know each other from here on
         weights = [weight for path in layers if isinstance(weight := model.get_submodule(path).weight, Tensor)]
         _shard(model, set(weights), device)
+    model.to(device)
     return put_beside(tuner, supports, apart=names)
 
 
 def _shard(model: nn.Module, weights: set[Tensor], device: torch.device) -> None:
-    processes = torch.distributed.get_world_size()
-    mesh = init_device_mesh(device.type, (processes,))
     kinds = set(getattr(model, "_no_split_modules", None) or ())
     blocks = [module for module in model.modules() if type(module).__name__ in kinds and module is not model]
+    if not blocks:
+        raise ValueError(
+            f"split_weights: a {type(model).__name__} does not say what its blocks are, so all of it would be gathered "
+            'at once; use weights_dtype = "nf4"'
+        )
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     # blocks in blocks first; what is in none of them belongs to the model itself
     for module in (*reversed(blocks), model):
         left: set[nn.Parameter] = {p for p in module.parameters() if p not in weights}

@@ -9,7 +9,8 @@ from training.finetune.families import open_family
 from training.finetune.of_checkpoint import write_checkpoint_adapter
 from training.finetune.run import finetune
 from training.finetune.workbench import Workbench
-from training.methods import quantized
+from training.methods import METHODS as TUNERS
+from training.methods import Scope, quantized
 from training.methods.adapter import apply_adapter, load_adapter
 from training.methods.sara import learning_rate_of
 from training.verify import verify_resume
@@ -48,7 +49,10 @@ def test_losses_are_nearly_those_of_single_precision_and_the_adapter_fits_the_mo
 def test_a_unet_learns_with_its_convolutions_in_place(kind, stable_diffusion, pictures, tmp_path):
     told = config(stable_diffusion, pictures, **SARA, weights_dtype=kind, mixed_precision="bf16")
     notes = [e.text for e in finetune(told, tmp_path / "run", device="cpu") if isinstance(e, Note)]
-    assert any("beside quantized weights without the low-rank term and the choice anew halfway" in t for t in notes)
+    assert any(
+        "beside weights that cannot be written, so without the low-rank term and the choice anew halfway" in t
+        for t in notes
+    )
     changed = load_adapter(tmp_path / "run" / "adapter.safetensors").delta
     shapes = {n: p.ndim for n, p in open_family(stable_diffusion).network.named_parameters()}
     moved = {shapes[n.rpartition(".")[0]] for n, v in changed.items() if n.endswith(".change") and v.abs().max() > 0}
@@ -98,8 +102,14 @@ def test_a_checkpoint_gives_its_adapter(kind, animator, pictures, tmp_path):
 def test_what_writes_to_the_weights_is_refused_before_the_data_is_read(kind, animator, pictures, tmp_path):
     for method in ("full", "id3", "hra"):
         told = config(animator, pictures, method=method, weights_dtype=kind, mixed_precision="bf16")
-        with pytest.raises(ValueError, match=f'{kind}: {method} .* use weights_dtype = "bf16", or one of .*sara'):
+        with pytest.raises(ValueError, match=f"{kind}: {method} writes to the layers' weights.*use one of .*sara"):
             list(finetune(told, tmp_path / "run", device="cpu"))
+    told = config(
+        animator, pictures, method="sparse", method_options={"selector": "snip"}, weights_dtype=kind,
+        mixed_precision="bf16",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="sparse chooses by gradients of the whole model"):
+        list(finetune(told, tmp_path / "run", device="cpu"))
     assert not (tmp_path / "run").exists()
 
 
@@ -108,3 +118,35 @@ def test_a_missing_package_is_named(animator, pictures, tmp_path, monkeypatch):
     told = config(animator, pictures, **SARA, weights_dtype="nf4", mixed_precision="bf16")
     with pytest.raises(ValueError, match=r"bitsandbytes is not installed; pip install 'animatex-studio\[quantized\]'"):
         list(finetune(told, tmp_path / "run", device="cpu"))
+
+
+def test_no_copy_of_a_quantized_weight_is_kept_for_the_backward_pass(kind):
+    model = nn.Sequential(*(nn.Linear(256, 256) for _ in range(4)))
+    method = TUNERS["sparse"](structure="columns", fraction=0.02)
+    tuner = method.attach(model, Scope(), torch.Generator().manual_seed(0))
+    plain = [layer.weight.detach().clone() for layer in model]
+    quantized.quantized(tuner, kind, torch.bfloat16, torch.device("cpu"))
+    x = torch.randn(2, 8, 256, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        y = model(x.bfloat16())
+    assert not [size for size in kept if size >= 256 * 256]
+    y.float().square().sum().backward()
+    wanted = x.detach()
+    for weight, layer in zip(plain, model, strict=True):
+        wanted = nn.functional.linear(wanted, weight, layer.bias.float())
+    assert nn.functional.cosine_similarity(y.float().flatten(), wanted.flatten(), dim=0) > 0.98
+    assert x.grad.abs().sum() > 0
+
+
+def test_gradients_of_inputs_and_biases_pass_a_layer_of_8_bits():
+    pytest.importorskip("torchao")
+    layer = quantized._int8(nn.Linear(64, 96), torch.float32, torch.device("cpu"))
+    layer.bias.requires_grad_(True)
+    weight = layer.weight.dequantize()
+    x = torch.randn(3, 5, 64, requires_grad=True)
+    layer(x).square().sum().backward()
+    found, x.grad = (x.grad.clone(), layer.bias.grad.clone()), None
+    bias = layer.bias.detach().clone().requires_grad_(True)
+    nn.functional.linear(x, weight, bias).square().sum().backward()
+    torch.testing.assert_close(found, (x.grad, bias.grad), rtol=1e-4, atol=1e-4)

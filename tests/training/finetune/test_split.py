@@ -12,7 +12,7 @@ from training.events import Evaluated, Step
 from training.finetune.config import FinetuneConfig
 from training.finetune.of_checkpoint import write_checkpoint_adapter
 from training.finetune.run import finetune
-from training.methods import quantized
+from training.methods import quantized, split
 from training.methods.adapter import load_adapter
 
 from .conftest import picture
@@ -90,5 +90,14 @@ def test_what_cannot_be_split_is_refused(animator, pictures, tmp_path):
     values = config(animator, pictures, **SARA).model_dump(mode="json")
     with pytest.raises(ValueError, match="split_weights: weights of the type nf4 stay whole"):
         FinetuneConfig.model_validate({**values, "split_weights": True, "weights_dtype": "nf4"})
+    with pytest.raises(
+        ValueError, match=r'fp32 weights every process would keep a copy in bf16.* weights_dtype = "bf16"'
+    ):
+        FinetuneConfig.model_validate({**values, "split_weights": True, "mixed_precision": "bf16"})
     with pytest.raises(ValueError, match="split_weights: the guard makes its pictures in one process"):
         FinetuneConfig.model_validate({**values, "split_weights": True, "guard": {}})
+
+
+def test_a_network_without_known_blocks_is_not_split():
+    with pytest.raises(ValueError, match="split_weights: a Linear does not say what its blocks are"):
+        split._shard(torch.nn.Linear(2, 2), set(), torch.device("cpu"))

@@ -168,3 +168,29 @@ def test_what_needs_the_weights_themselves_is_refused():
     assert not writable(quantized.head.weight) and writable(quantized.head.bias)
     with pytest.raises(ValueError, match=r"quantized.*--format merged"):
         changes_of(quantized, adapter)
+
+
+@pytest.mark.parametrize("how", ["load", "load_state"])
+def test_numbers_beside_plain_layers_work_and_learn_after_they_were_loaded(how):
+    """As in a run with split weights that goes on in a single process."""
+    model = toys.make("linear")
+    tuner = METHODS["sara"](fraction=0.3).attach(model, Scope(), torch.Generator().manual_seed(0))
+    apart = {f"{path}.weight" for path in linear(model)}
+    supports = {piece.name: piece.support for piece in tuner.pieces}
+    assert any(name.endswith(".bias") for name in supports)
+    tuner.unload()
+    first = SideTuner(model, supports, apart=apart)
+    with torch.no_grad():
+        for parameter in first.named().values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    first.refresh()
+    other = toys.make("linear")
+    again = SideTuner(other, supports, apart=apart)
+    again.load(first.delta()) if how == "load" else again.load_state(first.state(), 1)
+    x, y = model.data(0)
+    torch.testing.assert_close(other(x), model(x))
+    F.mse_loss(other(x), y).backward()
+    F.mse_loss(model(x), y).backward()
+    for name, parameter in first.named().items():
+        torch.testing.assert_close(again.named()[name].grad, parameter.grad)
+        assert parameter.grad.abs().max() > 0

@@ -247,9 +247,21 @@ class Family(abc.ABC):
         height, width = clip.pixels.shape[-2:]
         return self.sample(prompt, (width, height), seed, len(clip.pixels))
 
-    def to(self, device: torch.device) -> None:
-        """Moves all parts."""
-        self.pipeline.to(device)
+    @property
+    def idle(self) -> list[nn.Module]:
+        """Networks that are there and not trained: they are needed for samples alone."""
+        names = (type(self).component, *self.others)
+        parts = [self.pipeline.components.get(name) for name in names if name != self.component]
+        return [part for part in parts if isinstance(part, nn.Module)]
+
+    def to(self, device: torch.device, *, stay: Sequence[nn.Module] = ()) -> None:
+        """Moves all parts but those that stay where they are."""
+        if not stay:
+            self.pipeline.to(device)
+            return
+        for part in self.pipeline.components.values():
+            if isinstance(part, nn.Module) and all(part is not other for other in stay):
+                part.to(device)
 
 
 FAMILIES: Final[Registry[type[Family]]] = Registry("pipeline class")

@@ -24,8 +24,8 @@ class DiT(Denoising):
     about: ClassVar[str] = "DiT, by classes"
     component = "transformer"
 
-    def __init__(self, pipeline: Any) -> None:
-        super().__init__(pipeline)
+    def __init__(self, pipeline: Any, component: str | None = None) -> None:
+        super().__init__(pipeline, component)
         for module in pipeline.transformer.modules():
             if isinstance(module, LabelEmbedding):
                 module.dropout_prob = 0.0  # it would drop classes by itself, not by the run's seed and share

@@ -18,7 +18,7 @@ class StableDiffusion(TextToPicture):
     about: ClassVar[str] = "Stable Diffusion 1.x and 2.x"
     component = "unet"
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, component: str | None = None) -> None:
         """Takes the pipeline.
 
         Raises:
@@ -29,7 +29,7 @@ class StableDiffusion(TextToPicture):
                 "this U-Net is told the guidance (time_cond_proj_dim): it is distilled for few steps, which training "
                 "with noise would undo; fine-tune the model it was made from"
             )
-        super().__init__(pipeline)
+        super().__init__(pipeline, component)
 
     @property
     def multiple(self) -> int:

@@ -226,6 +226,15 @@ def test_the_low_noise_transformer_of_two_is_trained_when_it_is_named():
     assert steps.min() > 0 and 800 < steps.max() < 875
 
 
+def test_the_transformer_that_is_not_trained_stays_out_of_the_way():
+    family = FAMILIES["WanPipeline"](makers.wan_two(), "transformer_2")
+    assert family.idle == [family.pipeline.transformer]
+    family.to(torch.device("meta"), stay=family.idle)
+    devices = {n: p.device.type for n, part in family.pipeline.components.items() if isinstance(part, torch.nn.Module)
+               for p in part.parameters()}  # fmt: skip
+    assert devices == {"text_encoder": "meta", "transformer": "cpu", "transformer_2": "meta", "vae": "meta"}
+
+
 @pytest.mark.parametrize(("make", "name"), [(makers.wan, "transformer_2"), (makers.wan_two, "vae")])
 def test_a_part_that_is_not_there_or_not_trained_is_refused(make, name):
     with pytest.raises(ValueError, match=f"component {name}: .* has no such part to train; it has transformer"):

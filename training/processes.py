@@ -1,0 +1,34 @@
+"""The processes of one run: `accelerate launch` and `torchrun` start several of us."""
+
+import os
+
+import torch
+from accelerate.utils import parse_flag_from_env
+
+
+def several_processes() -> bool:
+    """Whether this one is not alone."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def device_of(asked: str | None) -> torch.device:
+    """Where a process computes: as asked, else on a GPU where there is one; each of several on its own."""
+    if asked == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available():
+        return torch.device("cpu" if asked is None else asked)
+    if several_processes():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device(asked or "cuda")
+
+
+def refuse_plugins() -> None:
+    """Stops where accelerate is told to split what is trained.
+
+    Raises:
+        ValueError: it is.
+    """
+    for flag, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if parse_flag_from_env(flag):
+            raise ValueError(
+                f"{name}: launch without it (accelerate launch --multi_gpu), and split the frozen weights by "
+                'split_weights = true, or save memory with weights_dtype = "nf4" or gradient_checkpointing'
+            )
