@@ -92,7 +92,9 @@ class StableDiffusionUNet(UNet):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.net = UNet2DConditionModel(cross_attention_dim=768)
-        self.register_buffer("text", torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(1)))
+        self.register_buffer(
+            "text", torch.randn(1, 77, 768, generator=torch.Generator("cpu").manual_seed(1), device="cpu")
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.net(x, 500, self.text.expand(len(x), -1, -1)).sample
@@ -104,7 +106,7 @@ class MaskedTuner(Tuner):
 
     def __init__(self, model: nn.Module, share: float) -> None:
         super().__init__(model)
-        self.masks = {p: torch.rand(p.shape) < share for p in model.parameters()}
+        self.masks = {p: torch.rand(p.shape, device=p.device) < share for p in model.parameters()}
         for parameter, mask in self.masks.items():
             parameter.register_hook(lambda grad, mask=mask: grad * mask)
 
@@ -194,7 +196,8 @@ def build(network: str, flags: argparse.Namespace, checkpointing: bool) -> nn.Mo
         "transformer": lambda: Transformer(flags.width, flags.blocks), "unet": UNet,
         "sd15": StableDiffusionUNet, "transformer-4b": lambda: Transformer(3072, 36),
     }  # fmt: skip
-    model = make[network]()
+    with torch.device(flags.device):  # billions of random numbers are a GPU's work
+        model = make[network]()
     if checkpointing:
         model.enable_gradient_checkpointing()
     return model.to(flags.device, getattr(torch, flags.dtype)).train()
@@ -243,9 +246,9 @@ class Trial:
     def peak(self) -> int:
         if self.x.is_cuda:
             self.step()
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self.x.device)
             self.step()
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_allocated(self.x.device)
         with StoragePeak(*self.tensors()) as counted:
             self.step()  # the optimizer's state is made here
             counted.peak = counted.now

@@ -116,4 +116,16 @@ def encode_implicit(
     keypoints = torch.stack([hold(keypoint_features(pose), plan, "driving_poses") for pose in poses])
     features, keypoints = features.expand(batch, -1, -1), keypoints.expand(batch, -1, -1).to(features)
     spans = [plan.frames_of(window) for window in plan.windows]
-    return tuple(ipi(features[:, span], keypoints[:, span]) for span in spans)
+    return tuple(_tokens(ipi, features[:, span], keypoints[:, span]) for span in spans)
+
+
+def _tokens(
+    ipi: ImplicitPoseIndicator, features: Float[Tensor, "batch frames dim"], keypoints: Float[Tensor, "batch frames _"]
+) -> Float[Tensor, "batch latent_frames dim"]:
+    """The tokens of a window; one that knows a single length holds the last frame of a shorter clip."""
+    frames, wanted = features.shape[1], ipi.config.num_frames
+    if ipi.config.time_map != "conv" or frames >= wanted:
+        found: Tensor = ipi(features, keypoints)
+        return found
+    longer = [torch.cat([part, part[:, -1:].expand(-1, wanted - frames, -1)], dim=1) for part in (features, keypoints)]
+    return ipi(*longer)[:, : (frames - 1) // 4 + 1]

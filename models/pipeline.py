@@ -1,7 +1,7 @@
 """`AnimateXPipeline`: a reference picture, a motion and a text in, a video out."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -258,6 +258,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self._num_timesteps = len(timesteps)
         self._reset_caches()
 
+        self._rest()
         with self.progress_bar(total=len(timesteps)) as progress_bar:
             for step, timestep in enumerate(timesteps):
                 if self.interrupt:
@@ -359,8 +360,7 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
             return MotionIndicators()
         implicit = None
         if self.ipi is not None and driving_frames is not None:
-            encoder = self.ipi_image_encoder if self.ipi_image_encoder is not None else self.image_encoder
-            implicit = encode_implicit(self.ipi, encoder, driving_frames, found, plan, batch)
+            implicit = encode_implicit(self.ipi, self._motion_encoder, driving_frames, found, plan, batch)
         explicit = encode_explicit(self.epi, clips, plan, size=size, device=self._execution_device)
         return MotionIndicators(explicit=explicit.expand(batch, -1, -1, -1, -1), implicit=implicit)
 
@@ -410,6 +410,15 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         prompts = [prompt] * batch if isinstance(prompt, str) else prompt
         return add_random_words(prompts, tokenizer, count, generator)
 
+    @property
+    def sees_driving_frames(self) -> bool:
+        """Whether `driving_frames` are of use: there is an implicit indicator, and what it sees pictures with."""
+        return self.ipi is not None and isinstance(self._motion_encoder, OpenCLIPVisionEncoder)
+
+    @property
+    def _motion_encoder(self) -> Any:
+        return self.ipi_image_encoder if self.ipi_image_encoder is not None else self.image_encoder
+
     @torch.no_grad()
     def stills(
         self, latents: Tensor, velocity: Tensor, step: int, *, count: int = 3
@@ -422,8 +431,29 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         sigma = self.scheduler.sigmas[step + 1].to(latents)
         moments = torch.linspace(0, latents.shape[2] - 1, min(count, latents.shape[2])).round().long().tolist()
         clean = (latents - sigma * velocity)[0, :, moments]
-        pictures = torch.cat(list(decode_pieces(self.vae, rearrange(clean, "c n h w -> n c 1 h w"))), dim=2)[:, :, 0]
+        with self._beside_transformer():
+            pieces = list(decode_pieces(self.vae, rearrange(clean, "c n h w -> n c 1 h w")))
+        pictures = torch.cat(pieces, dim=2)[:, :, 0]
         return ((pictures.float() + 1) / 2).clamp(0, 1)
+
+    def _rest(self) -> None:
+        """With offloading, sends to main memory what is not needed for steps; each part waits for the next one else."""
+        for hook in getattr(self, "_all_hooks", ()):
+            if hook.model is not self.transformer:
+                hook.offload()
+
+    @contextmanager
+    def _beside_transformer(self) -> Iterator[None]:
+        """With offloading, lets the codec come without sending the transformer away, which is needed again at once."""
+        hook = getattr(self.vae, "_hf_hook", None)
+        before = getattr(hook, "prev_module_hook", None)
+        if hook is not None and before is not None:
+            hook.prev_module_hook = None
+        try:
+            yield
+        finally:
+            if hook is not None and before is not None:
+                hook.prev_module_hook = before
 
     def _decode(self, latents: Tensor, num_frames: int, lock: ColourLock | None) -> Tensor:
         video: Tensor | None = None

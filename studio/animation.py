@@ -168,10 +168,15 @@ def run_animate(
     reference = picture_file(request.reference)
     source = read_image(reference)
     pipe, weights = job.pipeline(pipeline)
+    if pipe.ipi is not None and not pipe.sees_driving_frames:
+        job.note(
+            "the model's implicit pose indicator is left out: it sees pictures with an OpenCLIPVisionEncoder, and the "
+            "model folder has none as ipi_image_encoder"
+        )
     driving = read_driving(
         request.driving, model_fps=float(pipe.config["fps"]), fps=request.fps, num_frames=request.num_frames,
         detector=request.detector, person=request.person, driving_fps=request.driving_fps,
-        keep_frames=pipe.ipi is not None, on_progress=on_progress,
+        keep_frames=pipe.sees_driving_frames, on_progress=on_progress,
     )  # fmt: skip
     placement = job.place(source, pipe)
     skeleton = read_reference_pose(source, request.reference_pose, request.detector, job.note)

@@ -114,8 +114,8 @@ def _attention() -> list[Check]:
 def _xformers() -> list[Check]:
     """Imports xformers in another process: one that does not match torch spams or crashes this one."""
     if package_version("xformers") is None:
-        return [Check(name="xformers", ok=False, needed=False, found="not installed; SDPA is used",
-                      fix=f"{sys.executable} -m pip install xformers")]  # fmt: skip
+        # nothing to mend: its wheels want a torch of their own, and would replace one that works
+        return [Check(name="xformers", ok=True, needed=False, found="not installed; SDPA is used")]
     code = "import xformers.ops; assert callable(xformers.ops.memory_efficient_attention)"
     probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     clean = probe.returncode == 0 and "WARNING" not in probe.stderr

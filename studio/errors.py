@@ -52,7 +52,7 @@ def describe(error: BaseException) -> str:
     text = str(error).strip()
     if type(error).__name__ == "OutOfMemoryError":
         first_line = text.splitlines()[0] if text else "out of memory"
-        return f"{first_line} Try a smaller --height and --width, fewer --num-frames, or --dtype bfloat16."
+        return f"{first_line} Try --offload, a smaller --height and --width, fewer --num-frames, or --dtype bfloat16."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | FailedCheckError):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -32,6 +33,9 @@ class LivePicture:
         begun = time.monotonic()
         if self._spent > self._share * (begun - self._began):
             return False
+        if tensors["latents"].is_cuda:  # what is queued still is the step's time, not that of the picture
+            torch.cuda.synchronize(tensors["latents"].device)
+            begun = time.monotonic()
         stills = pipe.stills(tensors["latents"], tensors["velocity"], step)
         row = rearrange(stills, "n c h w -> h (n w) c").cpu().numpy()
         with moved_in(self.path) as beside:

@@ -72,6 +72,13 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
     """
     adapters = [split_scale(text, "--adapter") for text in request.adapter]
     device = choose_device(request.device)
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.init()
+        if device.index is not None:
+            torch.cuda.set_device(device)  # or peaks would be read from another card
+        torch.cuda.reset_peak_memory_stats()
     offload = request.offload and device.type == "cuda"
     from models.loading import resolve_folder
     from models.pipeline import load_pipeline

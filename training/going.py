@@ -106,7 +106,7 @@ class Going:
 
     def restore(self) -> None:
         """Goes back to the checkpoint that `latest` names."""
-        path, tensors, state = _read_run(self.run, self.fingerprint, self.where)
+        path, tensors, state = _read_run(self.run, self.fingerprint)
         self.done = int(state["step"])
         try:
             self.trained.load_state(tensors["model"], self.done)
@@ -212,9 +212,7 @@ class Going:
     def _update(self, step: int, task: Task, values: dict[str, float], files: str) -> Iterator[Event]:
         """Clips the gradients and moves weights and average by them."""
         if self.several and not self.trained.wrapped:
-            for parameter in self.names.values():
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            self._share_gradients()
         for name, parameter in self.names.items():
             if not task.trains(name):
                 parameter.grad = None
@@ -244,6 +242,16 @@ class Going:
         self.done, self.whole = step + 1, True
         if not moves:
             yield Skipped(step=self.done, scale=self.scaler.get_scale(), skipped=self.skipped)
+
+    def _share_gradients(self) -> None:
+        """Puts the mean over all processes in place of each one's gradients, in one exchange for each type."""
+        found = [p.grad for p in self.names.values() if p.grad is not None]
+        for dtype in dict.fromkeys(grad.dtype for grad in found):
+            own = [grad for grad in found if grad.dtype == dtype]
+            flat = own[0].flatten() if len(own) == 1 else torch.cat([grad.flatten() for grad in own])
+            mean = self.accelerator.reduce(flat, "mean")
+            for grad, part in zip(own, mean.split([grad.numel() for grad in own]), strict=True):
+                grad.copy_(part.view_as(grad))
 
     def _anywhere(self, failed: bool) -> bool:
         """Whether a step failed in any process: all of them make it again then."""
@@ -333,14 +341,12 @@ def _names(batch: Batch) -> str:
     return f"; the batch is of {', '.join(files)}" if files else ""
 
 
-def _read_run(
-    run: Path, fingerprint: dict[str, Any], device: torch.device
-) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
+def _read_run(run: Path, fingerprint: dict[str, Any]) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:
     """The last checkpoint, its tensors and its state."""
     path = latest_checkpoint(run)
     if path is None:
         raise CheckpointError(f"{run} has no checkpoint to resume from; start it without --resume")
-    tensors, state = load_checkpoint(path, device)
+    tensors, state = load_checkpoint(path)  # not where it would stand beside all that it is copied to
     then = state["fingerprint"]
     for key, value in fingerprint.items():
         # a setting that did not exist yet had its present default

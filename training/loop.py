@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast
 from torch import nn
 
 from training.checkpoint import (
@@ -23,7 +23,8 @@ from training.checkpoint import (
 from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Note
 from training.going import Going, NotFiniteError, OnBatch
-from training.processes import refuse_plugins, several_processes
+from training.memory import free_memory, is_out_of_memory
+from training.processes import PATIENCE, refuse_plugins, several_processes
 from training.trained import Trained
 from training.watch import Asked, Watch
 
@@ -113,13 +114,22 @@ def train(
 
 def _measure(going: Going, watch: Watch | None) -> Generator[Event, None, tuple[Asked, dict[str, float]]]:
     """Measures in the main process, or in all where they can do so together alone; all do what the watcher asks for."""
-    asked, metrics = Asked(), dict[str, float]()
+    asked, metrics, why = Asked(), dict[str, float](), ""
     main = going.accelerator.is_main_process
     if main or getattr(going.learning, "together", False):
-        with going.averaged():
-            metrics = going.learning.evaluate()
-            if main and watch is not None:
-                asked = watch(going.done, metrics)
+        try:
+            with going.averaged():
+                metrics = going.learning.evaluate()
+                if main and watch is not None:
+                    asked = watch(going.done, metrics)
+        except (RuntimeError, MemoryError) as error:
+            # what was learned is worth more than a measurement; but others would wait for a part of it
+            if not is_out_of_memory(error) or (going.several and getattr(going.learning, "together", False)):
+                raise
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if why:
+            free_memory()
+            yield Note(step=going.done, text=f"out of memory while measuring ({why}); the run goes on without")
     if watch is not None:
         asked = _heard(asked, going.accelerator)
         going.obey(asked)
@@ -157,7 +167,10 @@ def _accelerator(device: str | None) -> Accelerator:
     return Accelerator(
         mixed_precision="no",
         cpu=device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
     )
 
 

@@ -10,7 +10,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "not enough memory")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "not enough memory",
+    "unable to find an engine",
+    "unable to find a valid cudnn",
+)
 
 
 @runtime_checkable

@@ -1,9 +1,16 @@
 """The processes of one run: `accelerate launch` and `torchrun` start several of us."""
 
 import os
+from datetime import timedelta
+from typing import Final
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+
+PATIENCE: Final = timedelta(hours=12)
+"""So long processes wait for one of them, as for the main one that measures and makes samples; NCCL's own ten minutes
+are too short for that."""
 
 
 def several_processes() -> bool:
@@ -18,6 +25,11 @@ def device_of(asked: str | None) -> torch.device:
     if several_processes():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(asked or "cuda")
+
+
+def know_each_other(device: torch.device) -> None:
+    """Connects the processes, where that was not done yet."""
+    PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
 
 
 def refuse_plugins() -> None:

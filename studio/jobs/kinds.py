@@ -33,7 +33,12 @@ def with_value(words: Sequence[str], flag: str, value: str) -> list[str]:
 
 def device_of(words: Sequence[str]) -> str:
     """cpu, cuda:N or auto."""
-    return value_of(words, "--device") or "auto"
+    return numbered(value_of(words, "--device") or "auto")
+
+
+def numbered(device: str) -> str:
+    """A GPU by its number: cuda is the first."""
+    return "cuda:0" if device == "cuda" else device
 
 
 def title_of(words: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from studio.errors import RequestError
 from studio.jobs.job import OPEN, STATES, Job, State, Wanted
-from studio.jobs.kinds import device_of, title_of
+from studio.jobs.kinds import device_of, numbered, title_of
 from studio.jobs.tables import EVENTS, JOBS, NEEDS, WORKERS, migrate
 from studio.settings import runs_folder
 from training.databases import Database, DatabaseError, database_url
@@ -118,6 +118,12 @@ class Queue:
                                    beaten=row["beaten"], is_alive=alive))  # fmt: skip
         return found
 
+    def wanted_devices(self) -> set[str]:
+        """The devices that waiting jobs name."""
+        named = sa.select(JOBS.c.device).where(JOBS.c.state == "queued", JOBS.c.device != "auto").distinct()
+        with self.database.reading() as connection:
+            return set(connection.scalars(named))
+
     # --- changing -----------------------------------------------------------------------------------------------
 
     def new_folder(self) -> Path:
@@ -159,7 +165,7 @@ class Queue:
                 sa.insert(JOBS).values(
                     title=(title or title_of(words))[:200], words=json.dumps(list(words)),
                     folder=folder.relative_to(self.root).as_posix(), directory=str((directory or Path()).absolute()),
-                    device=device or device_of(words), state="queued", wanted="run", priority=priority,
+                    device=numbered(device) or device_of(words), state="queued", wanted="run", priority=priority,
                     place=self._last_place(connection) + 1, attempt=0, deaths=0,
                     created=self.database.now(connection), cloned_from=cloned_from,
                 )

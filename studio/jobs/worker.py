@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from studio.errors import DONE, INTERRUPTED, RequestError, describe
 from studio.files import moved_in
 from studio.jobs.job import Job, State, Wanted, read_result, tail
-from studio.jobs.kinds import words_to_go_on
+from studio.jobs.kinds import device_of, numbered, with_value, words_to_go_on
 from studio.jobs.process import ATTEMPT, STALE, TOKEN, interrupt, is_locked, kill, new_token, spawn
 from studio.jobs.queue import LEASE_S, Queue
 from studio.jobs.tables import JOBS, NEEDS, WORKERS
@@ -45,7 +45,7 @@ class Worker:
         poll_s: float = 0.3,
         on_event: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.queue, self.device = queue, device
+        self.queue, self.device = queue, numbered(device)
         self.owner: Owner = this_worker()
         self._poll_s, self._say = poll_s, on_event
         self._job: Job | None = None
@@ -155,9 +155,13 @@ class Worker:
             beside.write_text(job.token)
         words = words_to_go_on(job.words, job.directory) if job.attempt > 1 else job.words
         visible = self.device.partition(":")[2] if self.device.startswith("cuda") else ""
+        if device_of(words).startswith("cuda"):
+            words = with_value(words, "--device", "cuda")  # of all GPUs it sees that one
         self._process = spawn(
             job.folder, words, attempt=job.attempt, token=job.token, directory=job.directory,
-            environment={"STUDIO_PROGRESS_EVERY_S": "0.5", "CUDA_VISIBLE_DEVICES": visible},
+            # numbered as nvidia-smi numbers them, which is not CUDA's own order where cards differ
+            environment={"STUDIO_PROGRESS_EVERY_S": "0.5", "CUDA_VISIBLE_DEVICES": visible,
+                         "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
         )  # fmt: skip
         self._say(f"job {job.id}: {job.title}")
 
@@ -326,27 +330,28 @@ def _after_a_death(queue: Queue, job: Job) -> tuple[State, str, str | None, int]
 def first_device() -> str:
     """The first GPU of this machine, or cpu; without loading torch, which a worker does not need."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible == "" or not Path("/dev/nvidia0").exists():
+    # a container may have but the second card, and WSL shows none of them by name
+    there = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    if visible == "" or not there:
         return "cpu"
     return f"cuda:{(visible or '0').split(',')[0]}"
 
 
-def is_anybody_there(queue: Queue) -> bool:
-    """Whether a worker lives on this machine."""
-    machine = this_worker().machine
-    return any(row.is_alive and row.owner.machine == machine for row in queue.workers())
-
-
 def ensure_worker(queue: Queue, *, idle_exit_s: float | None = None) -> bool:
-    """Starts a worker in the background where there is none; whether it did.
+    """Starts workers in the background where there are none, for this machine and for what waits; whether it did.
 
     Args:
-        idle_exit_s: it ends after so long without a job; by default what the settings say.
+        idle_exit_s: they end after so long without a job; by default what the settings say.
     """
-    if is_anybody_there(queue):
-        return False
-    start_worker(queue, idle_exit_s=idle_exit_s)
-    return True
+    machine = this_worker().machine
+    there = {row.device for row in queue.workers() if row.is_alive and row.owner.machine == machine}
+    first = first_device()
+    missing = set() if there else {first}
+    # a queue may be shared: what waits for a GPU is no business of a machine without any
+    missing |= {name for name in queue.wanted_devices() - there if name == "cpu" or first != "cpu"}
+    for name in sorted(missing):
+        start_worker(queue, "auto" if name == first else name, idle_exit_s=idle_exit_s)
+    return bool(missing)
 
 
 def start_worker(queue: Queue, device: str = "auto", *, idle_exit_s: float | None = None) -> None:

@@ -474,6 +474,48 @@ def test_offloading_hooks_every_component_that_is_used_and_changes_nothing(folde
     assert used == {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
+def test_offloading_leaves_the_transformer_alone_while_steps_are_made(folder, animate):
+    """Also for pictures on the way, for which the codec comes beside it."""
+    from models.pipeline import load_pipeline
+
+    pipe = load_pipeline(folder)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.enable_model_cpu_offload(device="cpu")
+    sent = []
+    for hook in pipe._all_hooks:
+        hook.offload = lambda model=hook.model, plain=hook.offload: sent.append(model) or plain()
+    # as if each part were on another device than main memory, and so had to go when the next one comes
+    vae_hook, away = pipe.vae._hf_hook, []
+    before = vae_hook.prev_module_hook
+
+    def look(pipe, step, timestep, tensors):
+        if step == 0:
+            away.append(list(sent))
+            sent.clear()
+        seen = []
+        plain = vae_hook.pre_forward
+        vae_hook.pre_forward = lambda *a, **k: seen.append(vae_hook.prev_module_hook) or plain(*a, **k)
+        pipe.stills(tensors["latents"], tensors["velocity"], step)
+        vae_hook.pre_forward = plain
+        assert seen and set(seen) == {None} and vae_hook.prev_module_hook is before
+        return {}
+
+    animate(pipe, num_inference_steps=2, callback_on_step_end=look,
+            callback_on_step_end_tensor_inputs=["latents", "velocity"])  # fmt: skip
+    rested = {id(model) for model in away[0]}
+    modules = {n: part for n, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    assert {n for n, part in modules.items() if id(part) in rested} == set(modules) - {"transformer"}
+
+
+def test_driving_frames_are_of_use_where_something_sees_them(tiny):
+    from diffusers import AnimateXPipeline
+
+    assert tiny.sees_driving_frames
+    assert not AnimateXPipeline(**{**tiny.components, "ipi": None}).sees_driving_frames
+    blind = {**tiny.components, "image_encoder": torch.nn.Linear(1, 1)}
+    assert not AnimateXPipeline(**blind).sees_driving_frames
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_offloading_to_the_cpu_gives_the_same_video(folder, animate):

@@ -70,6 +70,18 @@ def test_the_released_map_slides_over_features_with_frames_as_channels():
     assert ipi(*make_inputs(frames=9)).shape == (2, 3, 12)
 
 
+@torch.no_grad()
+def test_the_released_indicator_holds_the_end_of_a_shorter_clip():
+    from models.indicators import _tokens
+
+    ipi = make_ipi(time_map="conv", num_frames=9, num_latent_frames=3)
+    features, keypoints = make_inputs(frames=5)
+    held = ipi(*(torch.cat([part, part[:, -1:].expand(-1, 4, -1)], dim=1) for part in (features, keypoints)))
+    torch.testing.assert_close(_tokens(ipi, features, keypoints), held[:, :2])
+    whole = make_inputs(frames=9)
+    torch.testing.assert_close(_tokens(ipi, *whole), ipi(*whole))
+
+
 def test_wrong_lengths_are_refused_with_the_fix():
     with pytest.raises(ValueError, match=r"4k \+ 1, got 8; try 9"):
         make_ipi()(*make_inputs(frames=8))

@@ -130,6 +130,16 @@ def test_an_adjustment_by_hand_moves_the_skeleton_and_stands_in_the_sidecar(stud
     assert (adjust["arms"], adjust["shins"], adjust["shift_x"], adjust["torso"]) == (1.2, 0.8, 0.25, 1.0)
 
 
+def test_an_indicator_that_sees_nothing_is_left_out_with_a_note(picture, tiny_model, monkeypatch):
+    from models.pipeline import AnimateXPipeline
+    from studio import animate
+
+    monkeypatch.setattr(AnimateXPipeline, "sees_driving_frames", property(lambda self: False))
+    made = animate(picture, "wave", model=str(tiny_model), num_frames=5, num_inference_steps=1)
+    assert len(made.frames) == 5
+    assert any("no" in note and "ipi_image_encoder" in note for note in made.notes)
+
+
 def test_what_would_look_bad_is_told(studio, picture, tiny_model, tmp_path):
     output = tmp_path / "out.mp4"
     ran = studio("animate", "--reference", picture, "--driving", "wave", "--model", tiny_model, "--num-frames", 5,

@@ -32,14 +32,14 @@ class FrugalLearner(FinetuneLearner):
 
     def offload(self) -> bool:
         """Moves encoders to main memory, where they make what is not in the cache yet; False without a GPU."""
-        device = next(self.network.parameters()).device
-        if device.type == "cpu":
+        if self.offloaded or next(self.network.parameters()).device.type == "cpu":
             return False
         self._move_encoders(torch.device("cpu"))
-        self._offloaded = True
+        self.offloaded = True
         return True
 
-    _offloaded = False
+    offloaded = False
+    """Encoders wait in main memory."""
 
     @property
     def together(self) -> bool:
@@ -60,7 +60,7 @@ class FrugalLearner(FinetuneLearner):
     def measuring(self) -> Iterator[None]:
         """Has encoders and idle networks where the network is, and half weights under autocast."""
         device, main = next(self.network.parameters()).device, torch.device("cpu")
-        if self._offloaded:
+        if self.offloaded:
             self._move_encoders(device)
         for network in self._family.idle:
             network.to(device)
@@ -70,19 +70,20 @@ class FrugalLearner(FinetuneLearner):
         finally:
             for network in self._family.idle:
                 network.to(main)
-            if self._offloaded:
+            if self.offloaded:
                 self._move_encoders(main)
 
     def _cast(self) -> torch.autocast:
-        """Half weights work under autocast alone; others are measured without, as ever."""
+        """Half weights work under autocast alone; others are measured without, but on a GPU that takes too long."""
         device, precision = next(self.network.parameters()).device, self.config.mixed_precision
-        half = self.config.weights_dtype != "fp32" and precision != "fp32"
+        half = (self.config.weights_dtype != "fp32" and precision != "fp32") or (
+            device.type == "cuda" and precision == "bf16"
+        )
         return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=half)
 
     def _move_encoders(self, device: torch.device) -> None:
-        for part in self._family.pipeline.components.values():
-            if isinstance(part, nn.Module) and part is not self.network and part not in self._family.idle:
-                part.to(device)
+        for part in self._family.encoders:
+            part.to(device)
 
 
 def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:

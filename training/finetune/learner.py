@@ -73,11 +73,11 @@ class FinetuneLearner(nn.Module):
 
     def _encode(self, view: View) -> dict[str, Tensor]:
         key, task, posed = f"{self._encoders} {view.key}", view.sample.task, view.sample.keypoints
-        encoded = self._cache.get(f"latents {key}", lambda: self._family.encode(view.pixels()))
+        encoded = self._kept(f"latents {key}", lambda: self._family.encode(view.pixels()))
         if task not in self._family.conditioned:
             return encoded
         keypoints = file_sha256(posed) if posed else ""
-        told = self._cache.get(
+        told = self._kept(
             f"conditions {task} {key} frame {view.reference} {keypoints}",
             lambda: self._family.conditions(task, self._clip(view)),
         )
@@ -93,7 +93,16 @@ class FinetuneLearner(nn.Module):
 
     def _embed(self, caption: str) -> dict[str, Tensor]:
         told = self._told(caption) if caption else ""
-        return self._cache.get(f"caption {self._encoders} {told}", lambda: self._family.embed(told))
+        return self._kept(f"caption {self._encoders} {told}", lambda: self._family.embed(told))
+
+    def _kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """From the cache; made in float32, whoever needs it first, for it is kept for all."""
+
+        def whole() -> dict[str, Tensor]:
+            with torch.autocast(self._device.type, enabled=False):
+                return make()
+
+        return self._cache.get(name, whole)
 
     def forward(self, batch: Batch, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """The family's denoising loss, mean over the batch."""

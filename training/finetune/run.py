@@ -68,7 +68,7 @@ def finetune(
             if is_main() and isinstance(event, Finished) and event.complete:
                 made.finish(event)
             yield event
-            if is_main() and isinstance(event, Evaluated):
+            if is_main() and isinstance(event, Evaluated) and made.learner.samples:
                 yield _write_samples(made.learner, event.step, run / "samples" / f"step-{event.step}.png")
 
     settings = {"finetune": config.model_dump(mode="json")}
@@ -107,6 +107,8 @@ class _Made:
             write_quarantine(self.run, found.left_out)
         for text in (*found.notes, *(f"left out: {bad.file}: {bad.why}" for bad in found.left_out)):
             yield Note(step=0, text=text)
+        if self.bench.offloaded:
+            yield Note(step=0, text=f"encoders do not fit on {self.bench.device} beside it, and wait in main memory")
         count, total = self.tuner.count, sum(self.bench.sizes.values())
         text = f"{self.config.method} trains {count:,} of {total:,} numbers ({count / total:.2%}) at {self.rate:.2g}"
         if self.tuner.note:

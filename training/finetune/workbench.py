@@ -11,6 +11,7 @@ from training.finetune.data import split
 from training.finetune.families import open_family
 from training.finetune.frugal import FrugalLearner, cast_idle, cast_weights, check_trained, shrink_under
 from training.finetune.gather import gather
+from training.memory import free_memory, is_out_of_memory
 from training.methods import MethodConfig, Scope, Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
 from training.methods.quantized import QUANTIZED, check_beside, check_quantizable
@@ -36,6 +37,8 @@ class Workbench:
         """The method's own learning rate, for what was attached last."""
         self.device = torch.device("cpu")
         """Where the network is trained, once it is attached."""
+        self.offloaded = False
+        """Encoders did not fit there, and wait in main memory."""
 
     def plan(self, config: FinetuneConfig) -> tuple[MethodConfig, Scope]:
         """The method of a config in its size, and where it is put.
@@ -69,8 +72,23 @@ class Workbench:
         self.learner = FrugalLearner(self.family, self.samples, self.held_out, config, self.cache)
         self.device = device_of(device)
         # what is to be quantized or split goes there when it is small
-        large = config.weights_dtype in QUANTIZED or config.split_weights
-        self.family.to(self.device, stay=[*self.family.idle, *([self.network] if large else [])])
+        self._place(network=config.weights_dtype not in QUANTIZED and not config.split_weights)
+
+    def _place(self, *, network: bool) -> None:
+        """Moves what training needs to the device; encoders that do not fit wait in main memory."""
+        stay = [*self.family.idle, *([] if network else [self.network])]
+        try:
+            self.family.to(self.device, stay=[*stay, *(self.family.encoders if self.offloaded else [])])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.offloaded:
+                raise
+        else:
+            return
+        self.offloaded = self.learner.offloaded = True
+        for encoder in self.family.encoders:
+            encoder.to("cpu")
+        free_memory()
+        self._place(network=network)
 
     def refuse_conditions(self, who: str) -> None:
         """Stops who looks at what a model makes of text alone, where it is trained to see more.
@@ -95,7 +113,7 @@ class Workbench:
         tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
         self.usual_rate = method.learning_rate(tuner)
         tuner = shrink_under(tuner, config, self.device)
-        self.family.to(self.device, stay=self.family.idle)
+        self._place(network=True)
         check_trained(tuner, config)
         return tuner
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 
 import torch
+from accelerate.utils import broadcast
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from training.methods.base import Losses
+from training.processes import know_each_other, several_processes
 
 
 def snip(weight: Tensor, grad: Tensor) -> Tensor:
@@ -29,7 +31,8 @@ def gradient_scores(
 ) -> dict[str, Float[Tensor, "..."]]:
     """The sum over batches of what `rule` makes of a tensor and its gradient, on the CPU.
 
-    A tensor's gradient is taken as soon as it is complete and freed, so only one exists at a time.
+    A tensor's gradient is taken as soon as it is complete and freed, so only one exists at a time. Of several processes
+    all get what the main one found: on GPUs sums come out in any order, and their choices would not be the same.
     """
     scores = {n: torch.zeros(p.shape) for n, p in tensors.items()}
     before = {n: p.requires_grad for n, p in model.named_parameters()}
@@ -56,4 +59,9 @@ def gradient_scores(
             hook.remove()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
+    if several_processes():
+        device = next(iter(tensors.values())).device
+        know_each_other(device)
+        for score in scores.values():
+            score.copy_(broadcast(score.to(device)))
     return scores

@@ -7,7 +7,6 @@ A block's weights are gathered when the block is called, and let go afterwards.
 from collections.abc import Collection
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -15,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from training.methods.base import Tuner
 from training.methods.beside import lift, put_beside
 from training.methods.quantized import frozen_layers
+from training.processes import know_each_other
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -39,7 +39,7 @@ def split(tuner: Tuner, device: torch.device, *, several: bool, whole: Collectio
     layers = frozen_layers(model, whole, _LAYERS)
     names = {f"{path}.weight" for path in layers}
     if several:
-        PartialState(cpu=device.type == "cpu")  # the processes know each other from here on
+        know_each_other(device)
         weights = [weight for path in layers if isinstance(weight := model.get_submodule(path).weight, Tensor)]
         _shard(model, set(weights), device)
     model.to(device)

@@ -16,8 +16,9 @@ from training.methods.layers import Layer
 from training.methods.sampled import pays, sampled_products
 
 CHUNK: int = 1 << 20
-"""Numbers of a dense weight gradient that exist at a time."""
-_EVEN = 512
+"""Numbers of a dense weight gradient that exist at a time; on a GPU `_GPU_CHUNK`, for small products waste it."""
+_GPU_CHUNK: int = 1 << 24
+_EVEN, _GPU_EVEN = 512, 64
 """Rows of a chunk are a multiple of this, where they are more."""
 
 
@@ -94,13 +95,17 @@ class Scattered(Support):
         self.flat = index.to(torch.int32 if shape.numel() < 2**31 else torch.int64)
         rows = shape[0] if len(shape) > 1 else 1
         self.row_size = max(1, shape.numel() // rows)
-        self.step = max(1, CHUNK // self.row_size)
-        if self.step > _EVEN:  # products of odd sizes take a quarter longer
-            self.step -= self.step % _EVEN
-        edges = torch.arange(0, rows + self.step, self.step).clamp(max=rows)
+        self._cut(CHUNK, _EVEN)
+
+    def _cut(self, chunk: int, even: int) -> None:
+        """Finds which values lie in each chunk of rows: known once, so that a step asks the device nothing."""
+        rows = self.shape[0] if len(self.shape) > 1 else 1
+        step = max(1, chunk // self.row_size)
+        if step > even:  # products of odd sizes take longer
+            step -= step % even
+        edges = torch.arange(0, rows + step, step).clamp(max=rows)
         self.edges = edges.tolist()
-        # which values lie in each chunk of rows: known once, so that a step asks the device nothing
-        self.bounds = torch.searchsorted(index.cpu().long(), edges * self.row_size).tolist()
+        self.bounds = torch.searchsorted(self.flat.cpu().long(), edges * self.row_size).tolist()
 
     def take(self, weight: Tensor) -> Tensor:
         """The chosen numbers."""
@@ -166,6 +171,8 @@ class Scattered(Support):
 
     def to(self, device: torch.device) -> None:
         """Moves the indices."""
+        if device.type == "cuda" and not self.flat.is_cuda:
+            self._cut(_GPU_CHUNK, _GPU_EVEN)
         self.flat = self.flat.to(device)
 
 

@@ -29,8 +29,9 @@ class Judge:
         """Pooled mini-CLIP features of every frame, of unit length."""
         batch, frames = video.shape[:2]
         seen = video[:, :1] if _still(video) else video
-        with torch.autocast(video.device.type, dtype=torch.bfloat16):
-            pooled = self.image(rearrange(seen, "b f c h w -> (b f) c h w") * 2 - 1).pooled.float()
+        device = next(self.image.parameters()).device
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            pooled = self.image(rearrange(seen, "b f c h w -> (b f) c h w").to(device) * 2 - 1).pooled.float().cpu()
         found = rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
         return found.expand(-1, frames, -1)
 
@@ -50,7 +51,7 @@ class Judge:
         """Which of the dynamics a clip shows, as an index into `DYNAMICS`: the nearest caption by mini-CLIP."""
         names = list(DYNAMICS)
         words = torch.stack(
-            [F.normalize(self.text.pooled(list(DYNAMIC_WORDS[n])).float(), dim=-1).mean(0) for n in names]
+            [F.normalize(self.text.pooled(list(DYNAMIC_WORDS[n])).float().cpu(), dim=-1).mean(0) for n in names]
         )
         return (features.mean(1) @ words.T).argmax(1)
 

@@ -36,6 +36,11 @@ def run(request: ConvertRequest, console: Console) -> Result:
     console.say(f"{report.output}: {len(report.unused_keys)} unused keys, {len(report.missing_keys)} missing keys")
     for key in (*report.unused_keys, *report.missing_keys):
         console.note(f"unused or missing: {key}")
+    if report.missing_components:
+        console.note(
+            f"the folder has no {', '.join(report.missing_components)}: give the base as a folder in diffusers layout, "
+            "or copy them from one; without ipi_image_encoder (OpenCLIP ViT-H) the implicit indicator is left out"
+        )
     errors: dict[str, float] = {}
     if request.verify is not None:
         errors = verify_conversion(report.output, request.verify)
@@ -47,7 +52,8 @@ def run(request: ConvertRequest, console: Console) -> Result:
                 f"the converted model is off by more than {_WORST_ERROR:g}; do not use {report.output}"
             )
     return {"output": str(report.output), "unused_keys": list(report.unused_keys),
-            "missing_keys": list(report.missing_keys), "errors": errors}  # fmt: skip
+            "missing_keys": list(report.missing_keys), "missing_components": list(report.missing_components),
+            "errors": errors}  # fmt: skip
 
 
 VERB = Verb("convert animate-x-plusplus", ConvertRequest, run)

@@ -243,6 +243,28 @@ def test_a_worker_is_started_in_the_background_once_and_leaves_when_idle(queue, 
     until(lambda: queue.workers() == [])
 
 
+def test_a_job_for_the_cpu_gets_a_worker_beside_that_of_the_gpu(queue, monkeypatch):
+    from studio.jobs import worker
+
+    started = []
+    monkeypatch.setattr(worker, "first_device", lambda: "cuda:0")
+    monkeypatch.setattr(worker, "start_worker", lambda queue, device, idle_exit_s: started.append(device))
+    for words in (["motions"], ["train", "--device", "cpu"], ["train", "--device=cuda"], ["train", "--device=cuda:1"]):
+        queue.submit(words)
+    assert worker.ensure_worker(queue)
+    assert started == ["cpu", "auto", "cuda:1"]
+    started.clear()
+    monkeypatch.setattr(worker, "first_device", lambda: "cpu")  # of several machines, one without a GPU
+    worker.ensure_worker(queue)
+    assert started == ["auto"]
+
+
+def test_a_gpu_without_a_number_is_the_first_for_workers_and_jobs(queue, start_worker):
+    named, plain = queue.submit(["motions"], device="cuda:0"), queue.submit(["motions"], device="cuda")
+    assert start_worker("--until-empty", "--device", "cuda").wait(60) == 0
+    assert _states(queue) == {named.id: "done", plain.id: "done"}
+
+
 def test_two_machines_on_one_database_share_the_jobs_and_take_over_from_each_other(shared_queue):
     """PostgreSQL: two workers of one queue, one of which is killed; no job is lost or runs twice."""
     import subprocess

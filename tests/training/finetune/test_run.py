@@ -157,6 +157,47 @@ def test_half_weights_that_would_meet_single_inputs_or_be_trained_themselves_are
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
+def test_encoders_that_do_not_fit_wait_in_main_memory(animator, pictures, tmp_path, monkeypatch):
+    from training.finetune.families.animator import Animator
+
+    told, real, moved = config(animator, pictures, **SARA), Animator.to, []
+
+    def cramped(family, device, *, stay=()):
+        moved.append({name for name, part in family.pipeline.components.items() if any(part is s for s in stay)})
+        if not moved[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        real(family, device, stay=stay)
+
+    monkeypatch.setattr(Animator, "to", cramped)
+    events = list(finetune(told, tmp_path / "run", device="cpu"))
+    assert moved[0] == set() and {"text_encoder", "vae"} <= moved[1] and "transformer" not in moved[1]
+    assert any("wait in main memory" in e.text for e in events if isinstance(e, Note))
+    assert events[-1].complete
+
+
+def test_no_memory_to_measure_is_told_and_the_run_ends_with_its_adapter(animator, pictures, tmp_path, monkeypatch):
+    from training.finetune.learner import FinetuneLearner
+
+    def cramped(learner):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(FinetuneLearner, "evaluate", cramped)
+    events = list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu"))
+    assert any("out of memory while measuring (CUDA out of memory" in e.text for e in events if isinstance(e, Note))
+    assert events[-1].complete and (tmp_path / "run" / "adapter.safetensors").is_file()
+
+
+def test_what_is_kept_for_later_runs_is_made_in_single_precision(animator, pictures, tmp_path):
+    cache = tmp_path / "cache"
+    half = {"weights_dtype": "bf16", "mixed_precision": "bf16", "validation_share": 0.4}
+    list(finetune(config(animator, pictures, **SARA, **half, cache_dir=cache), tmp_path / "half", device="cpu"))
+    kept = {path.name: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    others = config(animator, pictures, **SARA, validation_share=0.4, cache_dir=tmp_path / "other")
+    list(finetune(others, tmp_path / "single", device="cpu"))
+    single = {path.name: path.read_bytes() for path in (tmp_path / "other").rglob("*") if path.is_file()}
+    assert kept == single
+
+
 def test_too_little_memory_turns_on_checkpointing_and_then_smaller_parts(animator, pictures, tmp_path, monkeypatch):
     from training.finetune.families.animator import Animator
 

@@ -254,6 +254,12 @@ class Family(abc.ABC):
         parts = [self.pipeline.components.get(name) for name in names if name != self.component]
         return [part for part in parts if isinstance(part, nn.Module)]
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """Codec, text encoders and the like: all parts that are no network of `component` or `others`."""
+        networks = {type(self).component, *self.others}
+        return [p for n, p in self.pipeline.components.items() if isinstance(p, nn.Module) and n not in networks]
+
     def to(self, device: torch.device, *, stay: Sequence[nn.Module] = ()) -> None:
         """Moves all parts but those that stay where they are."""
         if not stay:

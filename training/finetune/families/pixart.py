@@ -39,7 +39,7 @@ class PixArtAlpha(TextToPicture):
     def embed(self, caption: str) -> dict[str, Tensor]:
         """Tokens, and which of them are none."""
         tokens, mask, _, _ = self.pipeline.encode_prompt(
-            caption, False, device=self.pipeline.device, max_sequence_length=self.max_tokens
+            caption, False, device=self.pipeline.text_encoder.device, max_sequence_length=self.max_tokens
         )
         return {"tokens": tokens[0].float(), "mask": mask[0]}
 

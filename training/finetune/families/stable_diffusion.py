@@ -40,7 +40,7 @@ class StableDiffusion(TextToPicture):
     @torch.no_grad()
     def embed(self, caption: str) -> dict[str, Tensor]:
         """Text tokens."""
-        tokens, _ = self.pipeline.encode_prompt(caption, self.pipeline.device, 1, False)
+        tokens, _ = self.pipeline.encode_prompt(caption, self.pipeline.text_encoder.device, 1, False)
         return {"tokens": tokens[0].float()}
 
     def predict(

@@ -27,7 +27,7 @@ class StableDiffusion3(TextToPicture):
     def embed(self, caption: str) -> dict[str, Tensor]:
         """Tokens of all encoders, as many as the pipeline makes them; the two CLIPs' pooled text."""
         tokens, _, pooled, _ = self.pipeline.encode_prompt(
-            caption, None, None, device=self.pipeline.device, do_classifier_free_guidance=False
+            caption, None, None, device=self.pipeline.text_encoder.device, do_classifier_free_guidance=False
         )
         return {"tokens": tokens[0].float(), "pooled": pooled[0].float()}
 

@@ -99,7 +99,8 @@ class InnerTraining:
         """
         judge = self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED)
         for path in adapters:
-            tuner = None if path is None else apply_adapter(self.bench.network, load_adapter(path))
+            folder = self.bench.folder / self.bench.family.component
+            tuner = None if path is None else apply_adapter(self.bench.network, load_adapter(path), folder=folder)
             yield judge()
             if tuner is not None:
                 tuner.unload()
