@@ -6,8 +6,9 @@
 
 One table a network: without and with gradient checkpointing, as ratios to the frozen floor (norm tuning, which does the
 whole backward pass and trains next to nothing) within the same run. Memory is that of all tensor storages, optimizer
-state included; a step is forward, backward and AdamW. Times are medians over rounds in which every method has its turn;
-with one thread on a CPU they are the processor's time, which other work on the machine disturbs least.
+state included; a step is forward, backward and AdamW, of SaRA the mean over the four that hold one low-rank term. Times
+are medians over rounds in which every method has its turn; with one thread on a CPU they are the processor's time,
+which other work on the machine disturbs least.
 
 PEFT's SHiRA and Super-Tuning know linear layers only; the rows "linear layers" have the same scope and number.
 """
@@ -92,9 +93,8 @@ class StableDiffusionUNet(UNet):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.net = UNet2DConditionModel(cross_attention_dim=768)
-        self.register_buffer(
-            "text", torch.randn(1, 77, 768, generator=torch.Generator("cpu").manual_seed(1), device="cpu")
-        )
+        generator = torch.Generator("cpu").manual_seed(1)
+        self.register_buffer("text", torch.randn(1, 77, 768, generator=generator, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.net(x, 500, self.text.expand(len(x), -1, -1)).sample
@@ -224,6 +224,8 @@ class Trial:
         parameters = [p for group in self.tuner.parameters() for p in group.parameters]
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-5, foreach=False)
         self.made = 0
+        # some steps of a method may cost more than others: so many make a round
+        self.cycle = int(getattr(getattr(self.tuner, "config", None), "nuclear_every", 1))
 
     def step(self) -> None:
         extra = self.tuner.penalty()
@@ -233,6 +235,10 @@ class Trial:
         self.optimizer.zero_grad(set_to_none=True)
         self.made += 1
         self.tuner.after_step(self.made)
+
+    def steps(self) -> None:
+        for _ in range(self.cycle):
+            self.step()
 
     def tensors(self) -> list[Tensor]:
         known = [*self.model.parameters(), *self.model.buffers(), self.x]
@@ -247,12 +253,12 @@ class Trial:
         if self.x.is_cuda:
             self.step()
             torch.cuda.reset_peak_memory_stats(self.x.device)
-            self.step()
+            self.steps()
             return torch.cuda.max_memory_allocated(self.x.device)
         with StoragePeak(*self.tensors()) as counted:
             self.step()  # the optimizer's state is made here
             counted.peak = counted.now
-            self.step()
+            self.steps()
         return counted.peak
 
 
@@ -278,10 +284,10 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
                     if trial.x.is_cuda:
                         torch.cuda.synchronize()
                     began = seconds_now(flags.device)
-                    trial.step()
+                    trial.steps()
                     if trial.x.is_cuda:
                         torch.cuda.synchronize()
-                    seconds[name].append(seconds_now(flags.device) - began)
+                    seconds[name].append((seconds_now(flags.device) - began) / trial.cycle)
                 del trial
                 gc.collect()
         for name in chosen:
