@@ -97,7 +97,8 @@ class SamplingRequest(Request):
     dtype: Dtype = "auto"
     """Number format: float32 on the CPU and bfloat16 on a GPU by default."""
     offload: bool = False
-    """Keeps only the part that works on the GPU: less memory, slower."""
+    """Keeps only the part that works on the GPU: less memory, slower. A transformer that does not fit comes block by
+    block."""
     preview: bool = False
     """Also writes a contact sheet, OUT.png."""
     live: Path | None = Field(default=None, exclude=True)

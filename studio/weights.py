@@ -72,9 +72,9 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
     """
     adapters = [split_scale(text, "--adapter") for text in request.adapter]
     device = choose_device(request.device)
-    if device.type == "cuda":
-        import torch
+    import torch
 
+    if device.type == "cuda":
         torch.cuda.init()
         if device.index is not None:
             torch.cuda.set_device(device)  # or peaks would be read from another card
@@ -97,7 +97,12 @@ def open_pipeline(request: "SamplingRequest", note: OnNote) -> tuple["AnimateXPi
         _set_scheduler(pipeline, request.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     if offload:
-        pipeline.enable_model_cpu_offload(device=device)
+        from models.offload import offload as send_away
+
+        index = 0 if device.index is None else device.index
+        told = send_away(pipeline, device, memory_bytes=torch.cuda.get_device_properties(index).total_memory)
+        if told:
+            note(told)
     return pipeline, folder
 
 

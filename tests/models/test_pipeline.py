@@ -474,6 +474,33 @@ def test_offloading_hooks_every_component_that_is_used_and_changes_nothing(folde
     assert used == {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
+def test_block_by_block_gives_the_same_video(folder, animate):
+    """The hooks, with the CPU as the device where the work is done."""
+    from models.offload import block_by_block
+    from models.pipeline import load_pipeline
+
+    pipe = load_pipeline(folder)
+    pipe.set_progress_bar_config(disable=True)
+    plain = animate(pipe, output_type="pt")
+    block_by_block(pipe, torch.device("cpu"))
+    torch.testing.assert_close(animate(pipe, output_type="pt"), plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_transformer_that_does_not_fit_comes_block_by_block(fits, folder, monkeypatch):
+    from models import offload
+    from models.pipeline import AnimateXPipeline, load_pipeline
+
+    ways = []
+    monkeypatch.setattr(AnimateXPipeline, "enable_model_cpu_offload", lambda self, device: ways.append("whole"))
+    monkeypatch.setattr(offload, "block_by_block", lambda pipeline, device: ways.append("blocks"))
+    pipe = load_pipeline(folder)
+    size = sum(p.numel() * p.element_size() for p in pipe.transformer.parameters())
+    told = offload.offload(pipe, torch.device("cuda:0"), memory_bytes=2 * size if fits else size)
+    assert ways == ["whole" if fits else "blocks"]
+    assert (told is None) if fits else "blocks come one after another" in told
+
+
 def test_offloading_leaves_the_transformer_alone_while_steps_are_made(folder, animate):
     """Also for pictures on the way, for which the codec comes beside it."""
     from models.pipeline import load_pipeline
