@@ -156,8 +156,8 @@ def _draw_fit(picture: str | None, found: Preflight | None) -> Adjustment:
     pictures = st.container()
     moment, moving = 0, False
     if len(found.fitted) > 1:
-        still, play = st.columns([4, 1], vertical_alignment="bottom")
-        moving = play.toggle("Play", key=f"{PAGE}.play", persist_state="session", help="Shows the whole motion")
+        still, play = st.columns([3, 1], vertical_alignment="bottom")
+        moving = play.toggle("Play", key=f"{PAGE}.play", persist_state="session")
         moment = still.slider("Moment", 0, len(found.fitted) - 1, 0, key=f"{PAGE}.moment", disabled=moving,
                               help="A frame of the motion")  # fmt: skip
     with st.expander("Fit the motion by hand"):
