@@ -5,6 +5,7 @@ Numbers that are trained in place are packed: all values in one vector, all posi
 name.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -67,8 +68,15 @@ def files_hash(folder: Path) -> str:
     """SHA-256 of the weight files of a component's folder: the same in whatever type the model is loaded."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        digest.update(bytes.fromhex(file_sha256(path)))
+        stat = path.stat()
+        digest.update(bytes.fromhex(_hash_once(path, stat.st_size, stat.st_mtime_ns)))
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_once(path: Path, size: int, changed_ns: int) -> str:
+    """A file's hash, kept while it stays what it is: several adapters of one model ask for the same tens of GB."""
+    return file_sha256(path)
 
 
 def is_adapter(path: Path) -> bool:
