@@ -89,5 +89,5 @@ def test_levels_at_which_another_network_is_asked_are_refused():
     from training.finetune.families.objectives import objective_of
 
     objective = objective_of(FlowMatchEulerDiscreteScheduler(), levels=(0.9, 1.0))
-    with pytest.raises(LevelError, match=r"from 0.9 on only, not at 0.5"):
+    with pytest.raises(LevelError, match=r"levels of 0.9 .. 1 only, not at 0.5"):
         objective.timesteps(0.5, 1)
