@@ -87,6 +87,42 @@ def load_adapter(
     return LoadedAdapter(stack.add(changes, scale), adapter, component)
 
 
+def fold_lora(pipeline: Any, file: Path, *, scale: float, folder: Path) -> bool:
+    """Adds a LoRA of this studio to half-precision weights for good, one layer after another.
+
+    `load_adapter` keeps the change and the original of every weight to put them back, which of a model of 14 billion
+    takes more memory than the model; whoever uses a pipeline once has no need of that.
+
+    Returns:
+        Whether it was done; not for other methods, nor in float32, where the next adapter is told by the weights.
+
+    Raises:
+        ValueError: the file is damaged or not one of ours, or belongs to another model.
+    """
+    import torch
+
+    from training.methods.adapter import load_adapter as read
+    from training.methods.layers import writable
+    from training.methods.peft_methods import lora_factors
+
+    _check_scale(scale)
+    adapter = read(file)
+    factors = lora_factors(adapter.config, adapter.delta)
+    if len(adapter.delta) != 2 * len(factors) or not factors:
+        return False
+    _, network = _find(pipeline, adapter, file, folder)
+    weights = {path: getattr(network.get_submodule(path), "weight", None) for path in factors}
+    half = (torch.bfloat16, torch.float16)
+    if not all(weight is not None and writable(weight) and weight.dtype in half for weight in weights.values()):
+        return False
+    with torch.no_grad():
+        for path, (a, b) in factors.items():
+            weight: Any = weights[path]
+            change = (b.flatten(1).double() @ a.flatten(1).double()).view(weight.shape).float().to(weight.device)
+            weight.copy_((weight.float() + scale * change).to(weight.dtype))
+    return True
+
+
 def _find(pipeline: Any, adapter: "Adapter", file: Path, folder: Path | None) -> tuple[str, "nn.Module"]:
     """The part of a pipeline that an adapter was trained on."""
     from torch import nn

@@ -113,12 +113,20 @@ def _add_adapters(pipeline: "AnimateXPipeline", folder: Path, adapters: list[tup
             raise RequestError(
                 f"--adapter {file}: must be a .safetensors file; others can hold code, so they are not read"
             )
-    from studio.adapters import load_adapter
+    from studio.adapters import fold_lora, load_adapter
     from training.methods.adapter import is_adapter
 
     loras: dict[str, float] = {}
-    # ours first: they are folded into weights that a LoRA's layers would hide
-    for index, (file, scale) in enumerate(sorted(adapters, key=lambda adapter: not is_adapter(adapter[0]))):
+    # ours first: they are folded into weights that a LoRA's layers would hide; LoRAs of ours before those whose
+    # originals are remembered
+    rest: list[tuple[Path, float]] = []
+    for file, scale in adapters:
+        try:
+            if not (is_adapter(file) and fold_lora(pipeline, file, scale=scale, folder=folder)):
+                rest.append((file, scale))
+        except ValueError as error:
+            raise RequestError(f"--adapter {file}: {error}") from error
+    for index, (file, scale) in enumerate(sorted(rest, key=lambda adapter: not is_adapter(adapter[0]))):
         if is_adapter(file):
             try:
                 load_adapter(pipeline, file, scale=scale, folder=folder)

@@ -187,3 +187,41 @@ def test_it_goes_on_a_quantized_pipeline(sd, adapt):
         assert torch.equal(call(), before)
         with pytest.raises(ValueError, match="the model is quantized"):
             load_adapter(pipeline, adapt(sd, "lora"))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_lora_folded_into_half_weights_is_what_load_adapter_makes_of_them(scale, ours, adapt):
+    from studio import load_adapter
+    from studio.adapters import fold_lora
+
+    file = adapt(ours, "lora", ("attention", "feed-forward"), rank=2, size=0.3)
+    pipeline, network = opened(ours, torch_dtype=torch.bfloat16)
+    base = weights(network)
+    with load_adapter(pipeline, file, scale=scale):
+        wanted = weights(network)
+    assert equal(network, base)
+    assert fold_lora(pipeline, file, scale=scale, folder=ours)
+    assert not equal(network, base)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(value.float(), wanted[name].float(), rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("lora", torch.float32), ("dora", torch.bfloat16), ("sara", torch.bfloat16)]
+)
+def test_other_adapters_and_whole_weights_are_not_folded(method, dtype, ours, adapt):
+    from studio.adapters import fold_lora
+
+    file = adapt(ours, method, ("attention",))
+    pipeline, network = opened(ours, torch_dtype=dtype)
+    base = weights(network)
+    assert not fold_lora(pipeline, file, scale=1.0, folder=ours)
+    assert equal(network, base)
+
+
+def test_a_lora_of_another_model_is_not_folded(ours, pipelines, adapt):
+    from studio.adapters import fold_lora
+
+    pipeline, _ = opened(ours, torch_dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="was trained on a model with the hash"):
+        fold_lora(pipeline, adapt(pipelines("wan"), "lora", ("blocks.*",)), scale=1.0, folder=ours)
