@@ -447,13 +447,14 @@ class AnimateXPipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """With offloading, lets the codec come without sending the transformer away, which is needed again at once."""
         hook = getattr(self.vae, "_hf_hook", None)
         before = getattr(hook, "prev_module_hook", None)
-        if hook is not None and before is not None:
-            hook.prev_module_hook = None
+        if hook is None or before is None:
+            yield
+            return
+        hook.prev_module_hook = None
         try:
             yield
         finally:
-            if hook is not None and before is not None:
-                hook.prev_module_hook = before
+            hook.prev_module_hook = before
 
     def _decode(self, latents: Tensor, num_frames: int, lock: ColourLock | None) -> Tensor:
         video: Tensor | None = None

@@ -18,17 +18,21 @@ def main() -> None:
     table = Path(sys.argv[1]).read_text(encoding="utf-8").strip()
     files = sorted(WEIGHTS.glob("*.safetensors"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-    text = PAGE.read_text(encoding="utf-8")
+    fill(PAGE, "table", f"{table}\n\nAnimator weights sha256 `{digest}`.")
+
+
+def fill(page: Path, name: str, content: str) -> None:
+    """Puts content between the marks of that name in a page."""
     filled, places = re.subn(
-        r"(<!-- table: begin .*?-->\n).*?(<!-- table: end -->)",
-        lambda marks: f"{marks[1]}\n{table}\n\nAnimator weights sha256 `{digest}`.\n\n{marks[2]}",
-        text,
+        rf"(<!-- {name}: begin .*?-->\n).*?(<!-- {name}: end -->)",
+        lambda marks: f"{marks[1]}\n{content}\n\n{marks[2]}",
+        page.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
     if places != 1:
-        sys.exit(f"{PAGE} has {places} places for the table, not one")
-    PAGE.write_text(filled, encoding="utf-8")
-    print(PAGE)
+        sys.exit(f"{page} has {places} places for the table, not one")
+    page.write_text(filled, encoding="utf-8")
+    print(page)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@
 """
 
 import csv
-import re
 import shutil
 import sys
 from pathlib import Path
+
+from fill_table import fill
 
 PAGE = Path(__file__).parents[1] / "docs" / "fine-tuning.md"
 FIRST, SECOND = "compared_five", "compared_some_xrays"
@@ -46,19 +47,8 @@ def main() -> None:
             cell(other, "drift", "{:.2f}"), f"{int(row['adapter_bytes']) / 1000:,.0f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    text = PAGE.read_text(encoding="utf-8")
-    table = "\n".join(lines)
-    filled, places = re.subn(
-        r"(<!-- methods: begin .*?-->\n).*?(<!-- methods: end -->)",
-        lambda marks: f"{marks[1]}\n{table}\n\n{marks[2]}",
-        text,
-        flags=re.DOTALL,
-    )
-    if places != 1:
-        sys.exit(f"{PAGE} has {places} places for the table, not one")
-    PAGE.write_text(filled, encoding="utf-8")
+    fill(PAGE, "methods", "\n".join(lines))
     shutil.copyfile(out / FIRST / "plot.png", PAGE.parent / "media" / "methods.png")
-    print(PAGE)
 
 
 if __name__ == "__main__":

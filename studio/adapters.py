@@ -110,9 +110,12 @@ def fold_lora(pipeline: Any, file: Path, *, scale: float, folder: Path) -> bool:
     factors = lora_factors(adapter.config, adapter.delta)
     if len(adapter.delta) != 2 * len(factors) or not factors:
         return False
+    half = (torch.bfloat16, torch.float16)
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    if not any(parameter.dtype in half for part in parts for parameter in part.parameters()):
+        return False  # before anything is hashed
     _, network = _find(pipeline, adapter, file, folder)
     weights = {path: getattr(network.get_submodule(path), "weight", None) for path in factors}
-    half = (torch.bfloat16, torch.float16)
     if not all(weight is not None and writable(weight) and weight.dtype in half for weight in weights.values()):
         return False
     with torch.no_grad():

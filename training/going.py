@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainingConfig
 from training.events import Event, OutOfMemory, Saved, Skipped, Step
-from training.memory import Ladder, NoMemoryLeftError, free_memory, is_out_of_memory
+from training.memory import Ladder, NoMemoryLeftError, free_memory, in_a_line, is_out_of_memory
 from training.optimizers import optimizer_tensors, restore_optimizer
 from training.schedules import rate_at
 from training.tasks import Task, draw_task
@@ -96,6 +96,11 @@ class Going:
         self.rate_factor, self.watched = 1.0, -1
         """What a watcher asked for, and at which step it was asked last."""
 
+    @property
+    def together(self) -> bool:
+        """Whether all processes must measure together, none of them having all weights."""
+        return bool(getattr(self.learning, "together", False))
+
     def begin(self) -> None:
         """Starts with what is trained as it is now."""
         self.names = self.trained.named()
@@ -159,8 +164,8 @@ class Going:
                 if not is_out_of_memory(trouble) or (self.several and self.trained.wrapped):
                     raise
                 # the exception itself must go: its traceback holds all that was in memory
-                error = str(trouble).strip().splitlines()[0] if str(trouble).strip() else type(trouble).__name__
-                if self.several and getattr(self.learning, "together", False):
+                error = in_a_line(trouble)
+                if self.several and self.together:
                     # the others wait for this one's share of a block, and would for ever
                     raise NoMemoryLeftError(_no_room_for_a_share(step, error, self.run)) from None
             if not self._anywhere(error is not None):

@@ -23,7 +23,7 @@ from training.checkpoint import (
 from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Note
 from training.going import Going, NotFiniteError, OnBatch
-from training.memory import free_memory, is_out_of_memory
+from training.memory import free_memory, in_a_line, is_out_of_memory
 from training.processes import PATIENCE, refuse_plugins, several_processes
 from training.trained import Trained
 from training.watch import Asked, Watch
@@ -116,7 +116,7 @@ def _measure(going: Going, watch: Watch | None) -> Generator[Event, None, tuple[
     """Measures in the main process, or in all where they can do so together alone; all do what the watcher asks for."""
     asked, metrics, why = Asked(), dict[str, float](), ""
     main = going.accelerator.is_main_process
-    if main or getattr(going.learning, "together", False):
+    if main or going.together:
         try:
             with going.averaged():
                 metrics = going.learning.evaluate()
@@ -124,9 +124,9 @@ def _measure(going: Going, watch: Watch | None) -> Generator[Event, None, tuple[
                     asked = watch(going.done, metrics)
         except (RuntimeError, MemoryError) as error:
             # what was learned is worth more than a measurement; but others would wait for a part of it
-            if not is_out_of_memory(error) or (going.several and getattr(going.learning, "together", False)):
+            if not is_out_of_memory(error) or (going.several and going.together):
                 raise
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            why = in_a_line(error)
         if why:
             free_memory()
             yield Note(step=going.done, text=f"out of memory while measuring ({why}); the run goes on without")

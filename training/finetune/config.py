@@ -161,11 +161,8 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
                 f'split_weights: weights of the type {self.weights_dtype} stay whole; use weights_dtype = "bf16", or '
                 "one of the two"
             )
-        if (
-            self.split_weights
-            and self.weights_dtype == "fp32" != self.mixed_precision
-            and not (self.gradient_checkpointing)
-        ):
+        copied = self.weights_dtype == "fp32" != self.mixed_precision and not self.gradient_checkpointing
+        if self.split_weights and copied:
             raise ValueError(
                 f"split_weights: of fp32 weights every process would keep a copy in {self.mixed_precision} for the "
                 f'backward pass; use weights_dtype = "{self.mixed_precision}", or gradient_checkpointing'

@@ -188,9 +188,8 @@ def _stack(parts: Sequence[dict[str, Tensor]], device: torch.device) -> dict[str
 def encoders_hash(family: Family) -> str:
     """Tells encoders apart: a hash over a few numbers of every tensor that is not the network's."""
     digest = hashlib.sha256()
-    networks = {type(family).component, *family.others}
     for name, part in sorted(family.pipeline.components.items()):
-        if isinstance(part, nn.Module) and name not in networks:
+        if isinstance(part, nn.Module) and name not in family.networks:
             for key, value in sorted(part.state_dict().items()):
                 few = value.flatten()[:: max(1, value.numel() // 64)].float().cpu()
                 digest.update(f"{name}.{key} {tuple(value.shape)}".encode() + few.numpy().tobytes())

@@ -118,11 +118,8 @@ class Family(abc.ABC):
         self.pipeline: Any = pipeline
         if component is not None:
             self.component = component
-        if (
-            self.component not in (type(self).component, *self.others)
-            or self.pipeline.components.get(self.component) is None
-        ):
-            able = [part for part in (type(self).component, *self.others) if self.pipeline.components.get(part)]
+        able = [name for name in self.networks if self.pipeline.components.get(name) is not None]
+        if self.component not in able:
             raise ValueError(
                 f"component {self.component}: this {type(pipeline).__name__} has no such part to train; "
                 f"it has {', '.join(able) or 'none'}"
@@ -248,17 +245,21 @@ class Family(abc.ABC):
         return self.sample(prompt, (width, height), seed, len(clip.pixels))
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the parts that can be trained."""
+        return (type(self).component, *self.others)
+
+    @property
     def idle(self) -> list[nn.Module]:
         """Networks that are there and not trained: they are needed for samples alone."""
-        names = (type(self).component, *self.others)
-        parts = [self.pipeline.components.get(name) for name in names if name != self.component]
+        parts = [self.pipeline.components.get(name) for name in self.networks if name != self.component]
         return [part for part in parts if isinstance(part, nn.Module)]
 
     @property
     def encoders(self) -> list[nn.Module]:
-        """Codec, text encoders and the like: all parts that are no network of `component` or `others`."""
-        networks = {type(self).component, *self.others}
-        return [p for n, p in self.pipeline.components.items() if isinstance(p, nn.Module) and n not in networks]
+        """Codec, text encoders and the like: all parts that are no networks to be trained."""
+        parts = self.pipeline.components.items()
+        return [part for name, part in parts if isinstance(part, nn.Module) and name not in self.networks]
 
     def to(self, device: torch.device, *, stay: Sequence[nn.Module] = ()) -> None:
         """Moves all parts but those that stay where they are."""
