@@ -10,7 +10,8 @@ state included; a step is forward, backward and AdamW, of SaRA the mean over the
 are medians over rounds in which every method has its turn; with one thread on a CPU they are the processor's time,
 which other work on the machine disturbs least.
 
-PEFT's SHiRA and Super-Tuning know linear layers only; the rows "linear layers" have the same scope and number.
+PEFT's SHiRA and Super-Tuning know linear layers only, and its LoRA no norms; the rows "linear layers" have the scope
+of the former, in which nothing before the first layer needs a gradient.
 """
 
 import argparse
@@ -177,7 +178,7 @@ def methods(model: nn.Module, share: float) -> dict[str, Callable[[nn.Module], T
         "Super-Tuning (PEFT)": theirs(
             lambda names: SupertuningConfig(sparsity=1 - share * total / in_linear, target_modules=names)
         ),
-        **({} if len(linear) == len(layers) else in_scope),
+        **in_scope,
         "masked gradients": lambda model: MaskedTuner(model, share),
         "full": ours("full"),
     }

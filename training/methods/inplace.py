@@ -378,9 +378,13 @@ class _InPlace(torch.autograd.Function):
         upstream = upstreams[0].to(ctx.dtype)
         # the weight's first: what was kept for it may be gone before the input's gradient takes its room
         if site.weight:
+            support = site.weight.support
             if ctx.again is not None:
-                kept = site.weight.support.keep(site.layer, ctx.again().to(ctx.dtype))
-            tuner.accumulate(site.weight, site.weight.support.grad(site.layer, upstream, kept))
+                found = support.grad_again(site.layer, upstream, ctx.again)
+            else:
+                found = support.grad(site.layer, upstream, kept)
+            tuner.accumulate(site.weight, found)
+            del found
         del kept
         if site.bias:
             tuner.accumulate(site.bias, site.bias.support.bias_grad(site.layer, upstream))

@@ -2,11 +2,12 @@
 
 Torch has the product (`torch.sparse.sampled_addmm`), in float32 and of factors with one row a feature. Layers have one
 row a place, so both are turned, a few places at a time. Turning is half of the work with torch's own copy; OpenCV turns
-words of four bytes three times as fast, and two neighbours in bfloat16 are such a word.
+float32 three times as fast.
 """
 
 import functools
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import cv2
@@ -19,7 +20,7 @@ _COST: Final = {torch.bfloat16: 30, torch.float32: 8}
 without makes the dense one slower still). Other types have no sampled product here."""
 _TURNED_COST: Final = 4
 """What turning a feature costs, in single dot products."""
-_BLOCK: Final = 1 << 19
+_BLOCK: Final = 1 << 20
 """Numbers of both factors at a time: in float32 about what a core's second-level cache holds."""
 
 
@@ -31,12 +32,16 @@ def pays(count: int, shape: tuple[int, int], dtype: torch.dtype) -> bool:
     return count + _TURNED_COST * sum(shape) < shape[0] * shape[1] / _COST.get(dtype, float("inf"))
 
 
+Factor = Tensor | Callable[[int, int], Tensor]
+"""Features x places, or what makes those from the first place up to the last."""
+
+
 def sampled_products(
-    factors: list[tuple[Tensor, Tensor]], flat: Int[Tensor, "count"], shape: tuple[int, int]
+    factors: Sequence[tuple[Tensor, Factor]], flat: Int[Tensor, "count"], shape: tuple[int, int]
 ) -> Float[Tensor, "count"]:
     """Sums over all pairs of A B^T, at sorted flat indices of a matrix, added up in float32.
 
-    Factors are features x places, in float32 or bfloat16; fastest as the transposes of what has one row a place.
+    Factors are in float32 or bfloat16; fastest as the transposes of what has one row a place.
     """
     _hush()
     rows, columns = shape
@@ -48,33 +53,27 @@ def sampled_products(
     step = max(16, _BLOCK // (rows + columns) // 16 * 16)
     # the same room for all blocks: fresh pages would cost more than the products
     room = torch.empty((rows + columns) * step, dtype=torch.float32)
-    words = torch.empty(max(rows, columns) // 2 * step, dtype=torch.int32)
+    flat_room = torch.empty(max(rows, columns) * step, dtype=torch.float32)
     for upstream, x in factors:
-        for first in range(0, x.shape[1], step):
-            width = min(step, x.shape[1] - first)
-            block = room[: (rows + columns) * width].view(-1, width)
-            _turn(upstream[:, first : first + width], block[:rows], words)
-            _turn(x[:, first : first + width], block[rows:], words)
+        places = upstream.shape[1]
+        for first in range(0, places, step):
+            last = min(first + step, places)
+            block = room[: (rows + columns) * (last - first)].view(-1, last - first)
+            _turn(upstream[:, first:last], block[:rows], flat_room)
+            _turn(x(first, last) if callable(x) else x[:, first:last], block[rows:], flat_room)
             torch.sparse.sampled_addmm(pattern, block[:rows], block[rows:].T, out=pattern)
     return found
 
 
-def _turn(part: Tensor, into: Float[Tensor, "features places"], words: Int[Tensor, "n"]) -> None:
+def _turn(part: Tensor, into: Float[Tensor, "features places"], room: Float[Tensor, "n"]) -> None:
     """Writes features x places, mostly the transpose of what lies there, in float32."""
-    by_place, (features, places) = part.T, part.shape
+    by_place = part.T
     if not by_place.is_contiguous():
         into.copy_(part)
-    elif part.dtype == torch.float32:
-        cv2.transpose(by_place.numpy(), into.numpy())
-    elif part.dtype == torch.bfloat16 and not any(n % 2 for n in (features, part.stride(1), part.storage_offset())):
-        # two features a word; each is the upper half of its number in float32
-        turned = words[: features // 2 * places].view(-1, places)
-        cv2.transpose(by_place.view(torch.int32).numpy(), turned.numpy())
-        bits = into.view(torch.int32).view(-1, 2, places)
-        torch.bitwise_left_shift(turned, 16, out=bits[:, 0])
-        torch.bitwise_and(turned, -1 << 16, out=bits[:, 1])
-    else:
-        into.copy_(part)
+        return
+    if part.dtype != torch.float32:  # both steps are faster than one that does both
+        by_place = room[: part.numel()].view(by_place.shape).copy_(by_place)
+    cv2.transpose(by_place.numpy(), into.numpy())
 
 
 @functools.cache

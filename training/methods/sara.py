@@ -53,7 +53,7 @@ class SaRA(InPlaceMethod):
     """The nuclear norm, or the squared values that it mostly acts as."""
     nuclear_of: Literal["values", "change"] = "values"
     """What the term looks at: the trained weights, as in the paper, or how much they changed."""
-    nuclear_every: int = Field(default=4, ge=1)
+    nuclear_every: int = Field(default=8, ge=1)
     """The term is made in one of so many steps, with so many times its weight: the same on average, and cheaper. The
     paper's code makes it in every one."""
     reselect_step: int | None = Field(default=None, ge=1)

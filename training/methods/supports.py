@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from training.methods.layers import Layer
+from training.methods.layers import Layer, LinearLayer
+from training.methods.recompute import Again
 from training.methods.sampled import pays, sampled_products
 
 CHUNK: int = 1 << 20
@@ -56,6 +57,10 @@ class Support(abc.ABC):
     @abc.abstractmethod
     def grad(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
         """The gradient of the values from the gradient of the layer's output."""
+
+    def grad_again(self, layer: Layer, upstream: Tensor, again: Again) -> Float[Tensor, "count"]:
+        """The same, where the layer's input is made again."""
+        return self.grad(layer, upstream, self.keep(layer, again.whole().to(upstream.dtype)))
 
     @abc.abstractmethod
     def of_dense(self, grad: Tensor) -> Float[Tensor, "count"]:
@@ -119,7 +124,7 @@ class Scattered(Support):
             whole.view(-1)[self.flat.long()] = part
             weight.detach().copy_(whole)
             return
-        flat[self.flat.long()] = part
+        flat.index_copy_(0, self.flat.long(), part)
 
     def keep(self, layer: Layer, x: Tensor) -> Tensor:
         """All of it: any number's gradient is a product over all tokens."""
@@ -129,12 +134,27 @@ class Scattered(Support):
         """Only the chosen dot products, or dense products of which they are gathered: whichever is faster."""
         if not self.count:
             return torch.zeros(0, device=upstream.device)
-        matrix = (self.shape[0], self.row_size)
-        if upstream.is_cpu and pays(self.count, matrix, upstream.dtype):
+        if self._pays(upstream):
             factors = layer.factors(upstream, kept)
             if factors is not None:
-                return sampled_products(factors, self.flat, matrix)
+                return sampled_products(factors, self.flat, self._matrix)
         return self.gathered(layer, upstream, kept)
+
+    def grad_again(self, layer: Layer, upstream: Tensor, again: Again) -> Float[Tensor, "count"]:
+        """The same; where single products are faster, an activation is made again a few places at a time."""
+        if self.count and self._pays(upstream) and isinstance(layer, LinearLayer):
+            by_place = again.by_place()
+            if by_place is not None:
+                turned = upstream.reshape(-1, upstream.shape[-1]).T
+                return sampled_products([(turned, by_place)], self.flat, self._matrix)
+        return super().grad_again(layer, upstream, again)
+
+    @property
+    def _matrix(self) -> tuple[int, int]:
+        return self.shape[0], self.row_size
+
+    def _pays(self, upstream: Tensor) -> bool:
+        return upstream.is_cpu and pays(self.count, self._matrix, upstream.dtype)
 
     def gathered(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
         """Dense products of a few rows at a time, of which the chosen numbers are gathered."""

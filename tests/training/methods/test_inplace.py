@@ -79,12 +79,25 @@ def test_an_activation_and_a_norm_are_made_again_and_other_inputs_are_kept():
     x = torch.randn(4, 8, requires_grad=True)
     for made in (F.gelu(x, approximate="tanh"), F.silu(x), torch.nn.LayerNorm(8)(x), F.gelu(x).bfloat16()):
         again = recompute_of(made)
-        assert again().dtype == made.dtype
-        torch.testing.assert_close(again(), made.detach())
+        assert again.whole().dtype == made.dtype
+        torch.testing.assert_close(again.whole(), made.detach())
     assert recompute_of(x * 2) is None
     assert recompute_of(x) is None
     with torch.autograd.graph.save_on_cpu():
         assert recompute_of(F.gelu(x)) is None
+
+
+def test_an_activation_with_one_reader_is_made_again_a_few_places_at_a_time():
+    from training.methods.recompute import recompute_of
+
+    x = torch.randn(2, 4, 8, requires_grad=True)
+    for made in (F.gelu(x), F.silu(x.bfloat16())):
+        places = recompute_of(made).by_place()
+        parts = [places(0, 3), places(3, 8)]
+        assert torch.equal(torch.cat(parts, 1), made.detach().flatten(0, 1).T)
+        recompute_of(made)
+        assert recompute_of(made).by_place() is None, "two readers: all at once, for both"
+    assert recompute_of(torch.nn.LayerNorm(8)(x)).by_place() is None
 
 
 def test_the_matrix_sign_is_that_of_the_decomposition():
@@ -193,9 +206,8 @@ def test_what_several_layers_read_is_made_again_once_and_then_let_go(monkeypatch
     from training.methods import recompute
 
     made = []
-    real = recompute._RECIPES["NativeLayerNormBackward0"]
-    recipe = lambda node: made.append(weakref.ref(out := real(node))) or out  # noqa: E731
-    monkeypatch.setitem(recompute._RECIPES, "NativeLayerNormBackward0", recipe)
+    real = recompute._layer_norm
+    monkeypatch.setattr(recompute, "_layer_norm", lambda node: made.append(weakref.ref(out := real(node))) or out)
     layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
     SaRA(fraction=0.2, nuclear_weight=0.0).attach(layers, Scope(), torch.Generator())
     norm = torch.nn.LayerNorm(8)
