@@ -2,11 +2,11 @@
 # The study of MemControl in docs/search.md: which parameters to train, searched for on 100 and on 300 chest X-rays,
 # beside fixed methods at equal training steps. About 80 minutes on two cores: one process a size.
 #
-#     scripts/study_search.sh MODEL XRAYS OUT      # a model that makes pictures of text (scripts/study_methods.sh
-#                                                  # makes one), a folder with metadata.jsonl
+#     scripts/study_search.sh MODEL XRAYS OUT [STEPS]   # a model that makes pictures of text (scripts/study_methods.sh
+#                                                       # makes one), a folder with metadata.jsonl, of a run (600)
 #     .venv/bin/python benchmarks/memcontrol_study.py OUT
 set -euo pipefail
-model=$(realpath "$1") xrays=$(realpath "$2") out=$3
+model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-600}
 bin="$(cd "$(dirname "$0")/.." && pwd)/.venv/bin"
 mkdir -p "$out"
 out=$(realpath "$out")
@@ -28,7 +28,7 @@ PY
 
 study() { # COUNT SEED NAME STRATEGY METHOD SITES RATES
     "$bin/studio" search "$out/$1-$2.toml" --output-dir "$out/study-$1-$2-$3" --strategy "$4" --seed "$2" \
-        --budget-steps 3000 --set method="$5" --set search.sites="$6" --set search.learning_rate="$7"
+        --budget-steps $((5 * steps)) --set method="$5" --set search.sites="$6" --set search.learning_rate="$7"
 }
 
 size() { # COUNT
@@ -37,7 +37,7 @@ size() { # COUNT
         cat > "$out/$1-$seed.toml" <<TOML
 model = "$model"
 resolution = 64
-max_train_steps = 600
+max_train_steps = $steps
 train_batch_size = 8
 lr_warmup_steps = 10
 seed = $seed
@@ -47,7 +47,7 @@ data = [{folder = "data-$1-$seed"}]
 [search]
 samples = 64
 final_samples = 128
-checkpoints = [75, 150, 300, 600]
+checkpoints = [$((steps / 8)), $((steps / 4)), $((steps / 2)), $steps]
 reference = [1.0, 0.5]
 early_stop = false
 TOML

@@ -1,5 +1,7 @@
 """Every strategy against what the search relies on, on a formula."""
 
+import math
+
 import pytest
 
 SITES = tuple(f"site{k}" for k in range(8))
@@ -20,10 +22,10 @@ def names():
     return list(STRATEGIES)
 
 
-def strategy(name, seed=0):
+def strategy(name, seed=0, among=None):
     from training.search.strategies import STRATEGIES
 
-    return STRATEGIES[name](space(), seed=seed)
+    return STRATEGIES[name](among or space(), seed=seed)
 
 
 def result(candidate):
@@ -73,6 +75,20 @@ def test_the_default_goes_through_all_capacities_first():
         assert sorted(sum(c.mask) for c in candidates) == [1, 2, 3, 4, 5, 6, 7, 8]
         assert len({c.values["learning_rate"] for c in candidates}) == 8
     assert [sum(c.mask) for c in found[0]] != [sum(c.mask) for c in found[1]]
+
+
+@pytest.mark.parametrize("sites", [("a", "b", "c"), ("all",), ()])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_spreads_numbers_as_it_spreads_capacities(sites, seed):
+    from training.search.space import LogUniform, Space
+
+    ranges = {"learning_rate": LogUniform(low=1e-4, high=1e-2), "gain": LogUniform(low=1.0, high=10.0)}
+    searcher = strategy("memcontrol-2", seed, Space(sites=sites, numbers=ranges))
+    first = [searcher.ask().values for _ in range(8)]
+    for name, kind in ranges.items():
+        places = [math.log(v[name] / kind.low) / math.log(kind.high / kind.low) for v in first]
+        assert sorted(int(8 * u) for u in places) == list(range(8))
+        assert sorted(int(2 * u) for u in places[:2]) == [0, 1], "two already lie on both sides"
 
 
 def test_the_default_learns_from_every_checkpoint():

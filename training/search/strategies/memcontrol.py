@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 from optuna.trial import create_trial
+from torch.quasirandom import SobolEngine
 
 from training.search.pareto import Objectives
 from training.search.space import Candidate, Space
@@ -15,7 +16,7 @@ from training.search.strategy import STRATEGIES
 START = 10
 """Candidates before TPE proposes any."""
 STRATA = 8
-"""Capacities of the first candidates: an eighth of the sites to all of them, in an order of luck."""
+"""Capacities of the first candidates: an eighth of the sites to all of them, each once."""
 _TRIES = 10
 
 
@@ -24,9 +25,9 @@ class MemControl2(MultivariateTPE):
     """Begins with masks of every capacity, then multivariate TPE that is told of every checkpoint.
 
     How much is trained decides more than what, and nobody knows how much it should be: with many sites all masks that
-    are drawn bit by bit train half of them. So the first candidates go through all capacities, with numbers drawn
-    evenly. TPE is told of every checkpoint as of a candidate of its own, since a run is mostly past its best when it
-    ends.
+    are drawn bit by bit train half of them. So the first candidates go through all capacities, and spread the numbers
+    as evenly (a scrambled Sobol sequence): a few rates drawn freely may all be far from a good one. TPE is told of
+    every checkpoint as of a candidate of its own, since a run is mostly past its best when it ends.
     """
 
     about: ClassVar[str] = "masks of every capacity, then TPE that is told of every checkpoint; the default"
@@ -58,13 +59,16 @@ class MemControl2(MultivariateTPE):
         super().tell(candidate, points)
 
     def _start(self) -> list[Candidate]:
-        eighths = torch.randperm(STRATA, generator=torch.Generator().manual_seed(self.seed)) + 1
+        # every number, and so the capacity, lies once in each eighth of its range, and the first few lie far apart
+        evenly = SobolEngine(1 + len(self.space.numbers), scramble=True, seed=self.seed).draw(START).tolist()
         found = []
-        for number in range(START):
+        for number, (capacity, *places) in enumerate(evenly):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
             candidate = self.space.random(generator)
+            values = {name: kind.at(u) for (name, kind), u in zip(self.space.numbers.items(), places, strict=True)}
+            candidate = replace(candidate, values=values)
             if number < STRATA and self.space.sites:
-                ones = max(1, round(int(eighths[number]) / STRATA * len(self.space.sites)))
+                ones = max(1, round((int(capacity * STRATA) + 1) / STRATA * len(self.space.sites)))
                 candidate = replace(candidate, mask=self.space.random_mask(ones, generator))
             found.append(candidate)
         return found
