@@ -19,6 +19,7 @@ from pose.explicit import ExplicitPoseIndicator
 from pose.implicit import ImplicitPoseIndicator
 
 from .dit import AnimateXTransformer3DModel
+from .open_clip_file import vision_encoder_from_file
 from .released import (
     BaseWeights,
     ReleasedCheckpoint,
@@ -33,6 +34,7 @@ _COMPONENTS: Final = {
     "transformer": ("models.dit", "AnimateXTransformer3DModel"),
     "epi": ("pose.explicit", "ExplicitPoseIndicator"),
     "ipi": ("pose.implicit", "ImplicitPoseIndicator"),
+    "ipi_image_encoder": ("models.clip", "OpenCLIPVisionEncoder"),
 }
 _FROM_BASE: Final = ("scheduler", "text_encoder", "tokenizer", "image_encoder", "image_processor", "vae")
 _SHARD_BYTES: Final = 5 * 2**30
@@ -52,7 +54,7 @@ class ConversionReport:
 
 
 def convert_animate_x_plusplus(
-    base: Path, checkpoint: Path, output: Path, *, keep_lora: bool = False
+    base: Path, checkpoint: Path, output: Path, *, clip: Path | None = None, keep_lora: bool = False
 ) -> ConversionReport:
     """Turns a Wan2.1 I2V base and a released Animate-X++ checkpoint into our folder layout.
 
@@ -64,6 +66,8 @@ def convert_animate_x_plusplus(
             VAE, text encoder and so on.
         checkpoint: `animate-x++.ckpt`, or the simple one without the implicit indicator. Never unpickled as code.
         output: A folder that does not exist yet or is empty.
+        clip: open_clip's weights of ViT-H-14, with which the implicit indicator sees the driving video; of no use to
+            the simple checkpoint.
         keep_lora: Writes the LoRA beside the base (`pytorch_lora_weights.safetensors`) instead of folding it in.
 
     Raises:
@@ -88,6 +92,15 @@ def convert_animate_x_plusplus(
         if implicit := released.implicit_tensors():
             missing += _fill_and_save(implicit_indicator(implicit, settings), implicit, staging / "ipi")
             parts.append("ipi")
+            if clip is not None:
+                seeing = vision_encoder_from_file(clip)
+                _check_shape(
+                    f"image_in of the implicit indicator, beside {clip},",
+                    (implicit["image_in.weight"].shape[1],),
+                    (int(seeing.config["embed_dim"]),),
+                )
+                seeing.save_pretrained(staging / "ipi_image_encoder")
+                parts.append("ipi_image_encoder")
         unused += _left_over(released, staging)
         absent = _write_index(base, staging, parts)
         if output.exists():
@@ -231,7 +244,7 @@ def _write_index(base: Path, output: Path, parts: list[str]) -> list[str]:
             index[name] = given[name]
         else:
             absent.append(name)
-    if "ipi" in parts:
+    if "ipi" in parts and "ipi_image_encoder" not in parts:
         absent.append("ipi_image_encoder")
     (output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     return absent

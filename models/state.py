@@ -42,12 +42,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in found.items()}
 
 
-def load_state(network: nn.Module, state: Mapping[str, Tensor], *, what: str, without: str = "") -> None:
+def load_state(
+    network: nn.Module, state: Mapping[str, Tensor], *, what: str, without: str = "", assign: bool = False
+) -> None:
     """Puts weights into a network, all of them.
 
     Args:
         what: names file and network in errors.
         without: a part of the network that does not matter; what the file says of it is not read.
+        assign: takes the tensors themselves, in their type, for a network that has none yet (on the meta device).
 
     Raises:
         ValueError: they are of another network; names the first weight that does not fit.
@@ -67,4 +70,4 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], *, what: str, wi
     strange = sorted(name for name in state if name not in ours and not (without and name.startswith(f"{without}.")))
     if strange:
         raise ValueError(f"{what}: the file has {strange[0]}, which the network lacks, so it is of another one")
-    network.load_state_dict({name: state[name] for name in matters if name in state}, strict=False)
+    network.load_state_dict({name: state[name] for name in matters if name in state}, strict=False, assign=assign)

@@ -190,6 +190,62 @@ def test_a_kept_lora_loads_through_peft_and_equals_the_folded_one(released, tmp_
     torch.testing.assert_close(kept(*inputs).sample, folded(*inputs).sample, atol=1e-4, rtol=1e-4)
 
 
+def released_implicit(clip_dim):
+    """The implicit indicator in the released key names."""
+    from pose.implicit import ImplicitPoseIndicator
+
+    ipi = ImplicitPoseIndicator(
+        clip_dim=clip_dim, keypoint_lift_dim=8, dim=16, out_dim=24, keypoint_layers=1, keypoint_ffn_dim=16,
+        max_frames=8, resampler_layers=1, resampler_heads=1, num_frames=5, num_latent_frames=2,
+    )  # fmt: skip
+    names = {
+        "keypoint_encoder.lift": "before.increase_embed_dim", "keypoint_encoder.layers": "before.encoder.layers",
+        "keypoint_encoder.position_table": "before.pos_embed.pos_table", "query": "after.latents",
+        "keypoint_encoder.head": "before.pre_image_condition_p", "image_in": "after.proj_in", "out": "after.proj_out",
+        "norm_out": "after.norm_out", "to_motion": "after.proj_out2", "frame_map": "after.proj_conv",
+        "layers.0.norm_image": "after.layers.0.0.norm1", "layers.0.norm_query": "after.layers.0.0.norm2",
+        "layers.0.ffn": "after.layers.0.1", "layers.0": "after.layers.0.0",
+    }  # fmt: skip
+    tensors = {}
+    for name, tensor in ipi.state_dict().items():
+        ours = next(head for head in names if f"{name}.".startswith(f"{head}."))
+        tensors[f"pose_embedding_{names[ours]}{name.removeprefix(ours)}"] = tensor
+    return tensors
+
+
+@torch.no_grad()
+def test_the_second_clip_becomes_what_the_implicit_indicator_sees_with(released, tmp_path):
+    import open_clip
+
+    from models.clip import CLIP_MEAN, CLIP_STD, OpenCLIPVisionEncoder
+
+    theirs = open_clip.create_model("ViT-S-32", pretrained=None).half().eval()
+    torch.save(theirs.state_dict(), tmp_path / "clip.bin")
+    torch.save(released_checkpoint() | released_implicit(clip_dim=384), released[1])
+    report = convert(released, tmp_path / "out", clip=tmp_path / "clip.bin")
+    assert report.unused_keys == report.missing_keys == ()
+    assert "ipi_image_encoder" not in report.missing_components
+    index = json.loads((report.output / "model_index.json").read_text())
+    assert index["ipi_image_encoder"] == ["models.clip", "OpenCLIPVisionEncoder"]
+    ours = OpenCLIPVisionEncoder.from_pretrained(report.output / "ipi_image_encoder", torch_dtype=torch.float32)
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in (CLIP_MEAN, CLIP_STD))
+    pixels = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = theirs.float().encode_image(((pixels + 1) / 2 - mean) / std)
+    torch.testing.assert_close(ours(pixels).pooled, expected, rtol=1e-4, atol=1e-4)
+
+    torch.save(released_checkpoint() | released_implicit(clip_dim=32), released[1])
+    with pytest.raises(ValueError, match=r"clip\.bin.*\(32,\).*\(384,\).*do not match"):
+        convert(released, tmp_path / "other", clip=tmp_path / "clip.bin")
+    for state, message in [
+        ({"text.weight": torch.zeros(1)}, "no open_clip model"),
+        ({n: t for n, t in theirs.state_dict().items() if "resblocks.3." not in n}, "no vision transformer with"),
+    ]:
+        torch.save(state, tmp_path / "clip.bin")
+        with pytest.raises(ValueError, match=message):
+            convert(released, tmp_path / "other", clip=tmp_path / "clip.bin")
+    assert not (tmp_path / "other").exists()
+
+
 def test_another_alpha_in_the_config_is_honoured(released, tmp_path):
     convert(released, tmp_path / "one")
     (released[0].parent / "config.json").write_text(json.dumps({"num_heads": 2, "lora_alpha": 1, "lora_rank": 2}))

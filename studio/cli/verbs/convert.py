@@ -19,6 +19,8 @@ class ConvertRequest(Request):
     """The released animate-x++.ckpt; it is read as numbers only, never as code."""
     output: Path
     """The folder to write."""
+    clip: Path | None = None
+    """open_clip_pytorch_model of LAION's ViT-H-14, .bin or .safetensors: the implicit indicator sees with it."""
     verify: Path | None = None
     """A folder with inputs.safetensors and outputs.safetensors: runs the result on them and prints the errors."""
 
@@ -27,19 +29,23 @@ def run(request: ConvertRequest, console: Console) -> Result:
     """Converts, and verifies when asked."""
     from models.convert import convert_animate_x_plusplus, verify_conversion
 
-    for flag, path in (("--base", request.base), ("--checkpoint", request.checkpoint), ("--verify", request.verify)):
+    for flag, path in (
+        ("--base", request.base), ("--checkpoint", request.checkpoint), ("--clip", request.clip),
+        ("--verify", request.verify),
+    ):  # fmt: skip
         if path is not None and not path.exists():
             raise RequestError(f"{flag} {path}: no such file or folder")
     if request.output.is_file():
         raise RequestError(f"--output {request.output}: is a file; give a folder")
-    report = convert_animate_x_plusplus(request.base, request.checkpoint, request.output)
+    report = convert_animate_x_plusplus(request.base, request.checkpoint, request.output, clip=request.clip)
     console.say(f"{report.output}: {len(report.unused_keys)} unused keys, {len(report.missing_keys)} missing keys")
     for key in (*report.unused_keys, *report.missing_keys):
         console.note(f"unused or missing: {key}")
     if report.missing_components:
         console.note(
             f"the folder has no {', '.join(report.missing_components)}: give the base as a folder in diffusers layout, "
-            "or copy them from one; without ipi_image_encoder (OpenCLIP ViT-H) the implicit indicator is left out"
+            "or copy them from one; ipi_image_encoder is what --clip makes, and without it the implicit indicator is "
+            "left out"
         )
     errors: dict[str, float] = {}
     if request.verify is not None:
