@@ -14,6 +14,7 @@ from torch import nn
 import models.pipeline  # noqa: F401  (makes our pipeline known to diffusers)
 from models.loading import check_folder, read_index
 from models.quiet import quiet_loading
+from pose.wording import in_a_line
 
 
 def load_component(folder: Path, name: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -67,7 +68,7 @@ def read_lora(folder: Path, network: nn.Module, name: str, file: Path) -> Iterat
         pipeline = load_pipeline_around(folder, network, "transformer" if name == "transformer_2" else name)
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="read")
     except (ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-        raise RuntimeError((str(error).strip() or type(error).__name__).splitlines()[0][:300]) from error
+        raise RuntimeError(in_a_line(error)) from error
     finally:
         logs.set_verbosity(level)
     try:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
+from pose.wording import in_a_line
+
 _PIPELINE: Final = "AnimateXPipeline"
 _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _REMEDY: Final = "copy, convert or download it again"
@@ -176,5 +178,6 @@ def _from_hub(name: str, announce: Callable[[str], None] | None) -> Path:
             announce(f"downloading {name} from {constants.ENDPOINT}: {len(files)} files, {gigabytes:.1f} GB")
         return Path(snapshot_download(name, allow_patterns=_WANTED))
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"model {name!r} is no folder here and cannot be had from the hub ({reason})") from None
+        raise ValueError(
+            f"model {name!r} is no folder here and cannot be had from the hub ({in_a_line(error)})"
+        ) from None

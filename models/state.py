@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pose.wording import in_a_line
+
 _COUNTER: Final = "num_batches_tracked"
 """Of batch norms; older files lack it, and it counts only in training."""
 _WRAPPED: Final = ("state_dict", "model", "model_state_dict")
@@ -29,9 +31,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # torch and safetensors raise many kinds for a broken file
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"cannot read the weights in {path} ({said}); give safetensors, or a state dict saved by torch.save"
+            f"cannot read the weights in {path} ({in_a_line(error)}); give safetensors, or a state dict saved by "
+            "torch.save"
         ) from error
     for key in _WRAPPED:
         if isinstance(found, dict) and isinstance(found.get(key), dict):

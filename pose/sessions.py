@@ -6,6 +6,7 @@ from typing import Final
 import onnxruntime
 
 from pose.track import DetectorUnavailableError
+from pose.wording import in_a_line
 
 PREFERRED: Final = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -24,7 +25,6 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
             str(path), options, providers=[provider for provider in PREFERRED if provider in available]
         )
     except Exception as error:  # onnxruntime's errors share no base class but Exception
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DetectorUnavailableError(
-            f"{path} is no ONNX model that can be loaded ({first}); get a whole copy of it"
+            f"{path} is no ONNX model that can be loaded ({in_a_line(error)}); get a whole copy of it"
         ) from error

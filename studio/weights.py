@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pose.wording import in_a_line
 from studio.adapters import split_scale
 from studio.errors import RequestError
 from studio.progress import OnNote
@@ -144,8 +145,7 @@ def _add_lora(pipeline: "AnimateXPipeline", file: Path, name: str) -> None:
     try:
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise RequestError(f"--adapter {file}: does not fit this model ({reason})") from error
+        raise RequestError(f"--adapter {file}: does not fit this model ({in_a_line(error)})") from error
 
 
 def _set_scheduler(pipeline: "AnimateXPipeline", name: str) -> None:

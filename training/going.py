@@ -13,10 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pose.wording import in_a_line
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainingConfig
 from training.events import Event, OutOfMemory, Saved, Skipped, Step
-from training.memory import Ladder, NoMemoryLeftError, free_memory, in_a_line, is_out_of_memory
+from training.memory import Ladder, NoMemoryLeftError, free_memory, is_out_of_memory
 from training.optimizers import optimizer_tensors, restore_optimizer
 from training.schedules import rate_at
 from training.tasks import Task, draw_task

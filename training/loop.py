@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast
 from torch import nn
 
+from pose.wording import in_a_line
 from training.checkpoint import (
     SaveError,
     load_checkpoint,
@@ -23,7 +24,7 @@ from training.checkpoint import (
 from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Note
 from training.going import Going, NotFiniteError, OnBatch
-from training.memory import free_memory, in_a_line, is_out_of_memory
+from training.memory import free_memory, is_out_of_memory
 from training.processes import PATIENCE, refuse_plugins, several_processes
 from training.trained import Trained
 from training.watch import Asked, Watch

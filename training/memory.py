@@ -45,12 +45,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def in_a_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 def free_memory() -> None:
     """Gives back what nobody holds any more."""
     gc.collect()

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from pose.wording import in_a_line
 from training.metrics.features.space import (
     FEATURES,
     Asked,
@@ -72,8 +73,9 @@ def _script(path: Path, device: torch.device) -> Any:
     try:
         network = torch.jit.load(str(path), map_location=device).eval()
     except Exception as error:  # torch raises many kinds for a broken file
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"cannot read {path} ({said}); sscd takes TorchScript, or ONNX in a file *.onnx") from error
+        raise ValueError(
+            f"cannot read {path} ({in_a_line(error)}); sscd takes TorchScript, or ONNX in a file *.onnx"
+        ) from error
     return lambda pictures: network(normalised(pictures, _MEAN, _STD))
 
 
@@ -83,7 +85,7 @@ def _onnx(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's kinds are its own
-        raise ValueError(f"cannot read {path} ({str(error).splitlines()[0]}); name another file") from error
+        raise ValueError(f"cannot read {path} ({in_a_line(error)}); name another file") from error
     (given,) = session.get_inputs()
     if given.type != "tensor(uint8)" or len(given.shape) != 4 or given.shape[-1] != 3:
         raise ValueError(f"{path} takes {given.type} {given.shape}; sscd needs bytes (n, height, width, 3)")
