@@ -111,13 +111,13 @@ class Worker:
 
     def _claim(self) -> Job | None:
         """Takes the next job that may run here, and starts it."""
-        queue = self.queue
+        queue, devices = self.queue, self._devices()
         with queue.database.exclusive("studio queue") as connection:
             need = JOBS.alias()
             unmet = sa.select(NEEDS.c.job).join(need, need.c.id == NEEDS.c.needs).where(need.c.state != "done")
             wanted = (
                 sa.select(JOBS.c.id)
-                .where(JOBS.c.state == "queued", JOBS.c.device.in_(["auto", self.device]), JOBS.c.id.not_in(unmet))
+                .where(JOBS.c.state == "queued", JOBS.c.device.in_(devices), JOBS.c.id.not_in(unmet))
                 .order_by(JOBS.c.priority.desc(), JOBS.c.place, JOBS.c.id)
                 .limit(1)
             )
@@ -262,9 +262,15 @@ class Worker:
         if self._job is not None and self._job.token and time.monotonic() - self._beaten > LEASE_S * 0.8:
             kill(self._job.token)
 
+    def _devices(self) -> list[str]:
+        """Whose jobs are this worker's: a CPU leaves those for any device to a GPU that works beside it."""
+        beside_gpu = self.device == "cpu" and any(name != "cpu" for name in _devices_at_work(self.queue))
+        return [self.device] if beside_gpu else ["auto", self.device]
+
     def _anything_left(self) -> bool:
         """Whether something waits or runs that this worker may have to do."""
-        return any(job.device in ("auto", self.device) and not self._is_stuck(job)
+        devices = self._devices()
+        return any(job.device in devices and not self._is_stuck(job)
                    for job in self.queue.jobs(("queued", "running"), limit=100_000))  # fmt: skip
 
     def _is_stuck(self, job: Job) -> bool:
@@ -337,16 +343,20 @@ def first_device() -> str:
     return f"cuda:{(visible or '0').split(',')[0]}"
 
 
+def _devices_at_work(queue: Queue) -> set[str]:
+    """The devices of this machine's workers that are alive."""
+    machine = this_worker().machine
+    return {row.device for row in queue.workers() if row.is_alive and row.owner.machine == machine}
+
+
 def ensure_worker(queue: Queue, *, idle_exit_s: float | None = None) -> bool:
     """Starts workers in the background where there are none, for this machine and for what waits; whether it did.
 
     Args:
         idle_exit_s: they end after so long without a job; by default what the settings say.
     """
-    machine = this_worker().machine
-    there = {row.device for row in queue.workers() if row.is_alive and row.owner.machine == machine}
-    first = first_device()
-    missing = set() if there else {first}
+    there, first = _devices_at_work(queue), first_device()
+    missing = set() if there and (first == "cpu" or there != {"cpu"}) else {first}
     # a queue may be shared: what waits for a GPU is no business of a machine without any
     missing |= {name for name in queue.wanted_devices() - there if name == "cpu" or first != "cpu"}
     for name in sorted(missing):
