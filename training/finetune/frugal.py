@@ -104,12 +104,29 @@ def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
     cast_to(network, _DTYPES[config.weights_dtype])
 
 
+def cast_to_measure(network: nn.Module, config: FinetuneConfig) -> None:
+    """Brings the weights of a finished run's model to half precision where they were trained in less than float32."""
+    if (dtype := _half_of(config)) is not None:
+        cast_to(network, dtype)
+
+
+def measured_under(config: FinetuneConfig, device: torch.device) -> torch.autocast:
+    """What a model after `cast_to_measure` works under; one in float32 is measured without autocast."""
+    dtype = _half_of(config)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _half_of(config: FinetuneConfig) -> torch.dtype | None:
+    if config.weights_dtype == "fp32":
+        return None
+    return _DTYPES[config.mixed_precision if config.weights_dtype in QUANTIZED else config.weights_dtype]
+
+
 def cast_idle(family: Family, config: FinetuneConfig) -> None:
     """Brings networks that are not trained to the type of the trained one's weights, at best half."""
-    if config.weights_dtype != "fp32":
-        kind = config.mixed_precision if config.weights_dtype in QUANTIZED else config.weights_dtype
+    if (dtype := _half_of(config)) is not None:
         for network in family.idle:
-            cast_to(network, _DTYPES[kind])
+            cast_to(network, dtype)
 
 
 def cast_to(network: nn.Module, dtype: torch.dtype) -> None:

@@ -12,11 +12,12 @@ from training.finetune.cache import Cache
 from training.finetune.config import DataSet, FinetuneConfig
 from training.finetune.data import Sample, split
 from training.finetune.families import Family, open_family
+from training.finetune.frugal import cast_idle, cast_to_measure, measured_under
 from training.finetune.gather import gather
 from training.finetune.learner import FinetuneLearner
 from training.finetune.run import ADAPTER, read_finetune
 from training.methods import Tuner
-from training.methods.adapter import AdapterError, apply_adapter, load_adapter
+from training.methods.adapter import AdapterError, check_base, load_adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,17 @@ class OpenedRun:
         """The network with its data, to measure losses."""
         return FinetuneLearner(self.family, self.trained, self.held_out, self.config, self.cache)
 
+    def measuring(self) -> torch.autocast:
+        """What the network is asked under: autocast, where its weights are half."""
+        return measured_under(self.config, next(self.family.network.parameters()).device)
+
     def told(self, caption: str) -> str:
         """A caption as the model was told it, with the trigger word."""
         return f"{self.config.trigger} {caption}".strip()
 
 
 def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | None = None) -> OpenedRun:
-    """Opens a run that made pictures of text alone.
+    """Opens a run that made pictures of text alone; a model that was trained in half precision or less is in half.
 
     Args:
         held_out: a folder of more pictures that were not trained.
@@ -72,7 +77,10 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
         _refuse_trained(trained, unseen)
     adapter = load_adapter(run / ADAPTER)
     try:
-        tuner = apply_adapter(family.network, adapter)
+        check_base(family.network, adapter)
+        cast_to_measure(family.network, config)
+        cast_idle(family, config)
+        tuner = adapter.config.restore(family.network, adapter.scope, adapter.delta)
     except AdapterError as error:
         raise ValueError(f"{run / ADAPTER}: {error}") from error
     family.to(torch.device(device))

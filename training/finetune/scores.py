@@ -61,9 +61,10 @@ def score_run(
     prompts = tuple(drift_prompts) or family.unrelated
     others = [prompts[k % len(prompts)] for k in range(max(2, samples // 4))]
     size, total = real[0].size, samples + 2 * len(others)
-    made = _make(family, [opened.told(caption) for caption in asked], size, steps, lambda k: on_sample(k, total))
-    now = _make(family, others, size, steps, lambda k: on_sample(samples + k, total))
-    with opened.tuner.disabled():
+    with opened.measuring():
+        made = _make(family, [opened.told(caption) for caption in asked], size, steps, lambda k: on_sample(k, total))
+        now = _make(family, others, size, steps, lambda k: on_sample(samples + k, total))
+    with opened.tuner.disabled(), opened.measuring():
         before = _make(family, others, size, steps, lambda k: on_sample(samples + len(others) + k, total))
     scores: list[Score] = []
     refused: list[Refused] = []

@@ -190,14 +190,11 @@ def _unpack(tensors: Mapping[str, Tensor], word: int) -> dict[str, Tensor]:
     return delta
 
 
-def apply_adapter(model: nn.Module, adapter: Adapter, *, scale: float = 1.0, folder: Path | None = None) -> Tuner:
-    """Attaches an adapter to a model; `unload` of the result takes it off again, bit for bit.
-
-    Args:
-        folder: where the model was loaded from; needed when it is not in float32, or has another adapter on already.
+def check_base(model: nn.Module, adapter: Adapter, folder: Path | None = None) -> None:
+    """Makes sure that a model is the one that an adapter was trained on; see `apply_adapter`.
 
     Raises:
-        AdapterError: the model is not the one that was trained.
+        AdapterError: it is another one.
     """
     wanted, found = adapter.base, ""
     if folder is not None and adapter.files:
@@ -209,6 +206,18 @@ def apply_adapter(model: nn.Module, adapter: Adapter, *, scale: float = 1.0, fol
             f"the adapter was trained on a model with the hash {wanted[:12]}, this one has {found[:12]}; "
             f"use {adapter.notes.get('base', 'that model')}"
         )
+
+
+def apply_adapter(model: nn.Module, adapter: Adapter, *, scale: float = 1.0, folder: Path | None = None) -> Tuner:
+    """Attaches an adapter to a model; `unload` of the result takes it off again, bit for bit.
+
+    Args:
+        folder: where the model was loaded from; needed when it is not in float32, or has another adapter on already.
+
+    Raises:
+        AdapterError: the model is not the one that was trained.
+    """
+    check_base(model, adapter, folder)
     tuner = adapter.config.restore(model, adapter.scope, adapter.delta)
     if not math.isclose(scale, 1.0):
         tuner.set_scale(scale)

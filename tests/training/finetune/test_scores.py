@@ -3,14 +3,12 @@
 import pytest
 
 
-@pytest.fixture(scope="module")
-def run(animator, tmp_path_factory):
+def train(animator, place, **options):
     from PIL import Image
 
     from training.finetune.config import DataSet, FinetuneConfig
     from training.finetune.run import finetune
 
-    place = tmp_path_factory.mktemp("scored")
     for name, colour in (("red", (250, 10, 10)), ("blue", (10, 10, 250))):
         (place / "data" / name).mkdir(parents=True)
         for k in range(3):
@@ -19,10 +17,15 @@ def run(animator, tmp_path_factory):
             )
     config = FinetuneConfig(
         model=str(animator), data=(DataSet(folder=place / "data"),), resolution=32, max_train_steps=4,
-        train_batch_size=2, method="full", learning_rate=0.05, mixed_precision="fp32",
+        train_batch_size=2, learning_rate=0.05, **options,
     )  # fmt: skip
     list(finetune(config, place / "run", device="cpu"))
     return place / "run"
+
+
+@pytest.fixture(scope="module")
+def run(animator, tmp_path_factory):
+    return train(animator, tmp_path_factory.mktemp("scored"), method="full", mixed_precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,28 @@ def test_scoring_twice_gives_the_same_numbers_and_other_steps_give_others(run, f
     )
     assert first == second
     assert first != quick
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("bf16", "bf16"), ("int8", "bf16"), ("fp16", "fp16")])
+def test_a_model_that_was_trained_in_half_is_measured_in_half(animator, features, tmp_path, kind, precision):
+    import torch
+
+    from training.finetune.audit.network import losses_of
+    from training.finetune.opened import open_run
+    from training.finetune.scores import score_run
+
+    run = train(animator, tmp_path, method="sara", weights_dtype=kind, mixed_precision=precision)
+    opened = open_run(run)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    block = opened.family.network.blocks[0]
+    assert block.attn1.to_q.weight.dtype == half and block.scale_shift_table.dtype == torch.float32
+    with opened.measuring():
+        changed = losses_of(opened, opened.trained, lambda: None)
+        with opened.tuner.disabled():
+            before = losses_of(opened, opened.trained, lambda: None)
+    assert changed.isfinite().all() and not torch.equal(changed, before)
+    scores = {s.name: s.value for s in score_run(run, features[:1], samples=4, steps=2).scores}
+    assert scores["drift"] > 0
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path, features):

@@ -104,7 +104,8 @@ def audit_run(
     def sampled(done: int) -> None:
         on_progress("generating", done, len(asked))
 
-    made = make_pictures(opened, asked, size, steps=options.steps, on_sample=sampled)
+    with opened.measuring():
+        made = make_pictures(opened, asked, size, steps=options.steps, on_sample=sampled)
     spaces = [features, *([sscd] if sscd is not None else [])]
     looked = look_at(made, main, trained, held_out, twins.once(trained), spaces, size, on_progress)
     every, *more = looked.sets
@@ -112,7 +113,8 @@ def audit_run(
     groups = made[:main].split(seeds)
     tiles = replace(looked.tiles, made=looked.tiles.made[:main])
     by_pixels, extracted = pixel_figures(tiles, groups, by_caption(held_out, looked.held_pixels, seeds))
-    by_loss, magnitudes, canaries = _ask_network(opened, canaries, asked, on_progress)
+    with opened.measuring():
+        by_loss, magnitudes, canaries = _ask_network(opened, canaries, asked, on_progress)
     canaries = _with_nearest(canaries, made, main, size)
     distance, unseen, soft = (torch.cdist(s, every.trained) for s in (every.made, every.held_out, every.blurred))
     return Audit(
