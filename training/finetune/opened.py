@@ -29,6 +29,8 @@ class OpenedRun:
     """With the adapter in its network."""
     tuner: Tuner
     """The adapter; `disabled()` gives the model as it was before."""
+    base: str
+    """The hash of the network's weights before."""
     cache: Cache
     trained: list[Sample]
     held_out: list[Sample]
@@ -85,8 +87,8 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
         raise ValueError(f"{run / ADAPTER}: {error}") from error
     family.to(torch.device(device))
     return OpenedRun(
-        config=config, family=family, tuner=tuner, cache=cache, trained=_once(trained), held_out=_once(unseen),
-        repeats=Counter(sample.piece for sample in trained),
+        config=config, family=family, tuner=tuner, base=adapter.base, cache=cache, trained=_once(trained),
+        held_out=_once(unseen), repeats=Counter(sample.piece for sample in trained),
     )  # fmt: skip
 
 

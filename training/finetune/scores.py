@@ -1,5 +1,6 @@
 """How well a fine-tuned model makes what it was shown, and what that did to the rest of it."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,17 @@ from torch import Tensor
 
 from pose.media import to_uint8
 from training.finetune.families import Family
+from training.finetune.learner import encoders_hash
 from training.finetune.measures import ENOUGH, Refused, Score, Shown, measure
-from training.finetune.opened import open_run
+from training.finetune.opened import OpenedRun, open_run
 from training.finetune.seen import middle_picture, sample_features
 from training.metrics.features import FeatureSpace
 
 FIRST_SEED: Final = 1000
 """Of the samples that are scored; those that a run makes on the way begin at 0."""
+
+
+Pictures = UInt8[Tensor, "n height width 3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +69,7 @@ def score_run(
     with opened.measuring():
         made = _make(family, [opened.told(caption) for caption in asked], size, steps, lambda k: on_sample(k, total))
         now = _make(family, others, size, steps, lambda k: on_sample(samples + k, total))
-    with opened.tuner.disabled(), opened.measuring():
-        before = _make(family, others, size, steps, lambda k: on_sample(samples + len(others) + k, total))
+    before = _made_before(opened, others, size, steps, lambda k: on_sample(samples + len(others) + k, total))
     scores: list[Score] = []
     refused: list[Refused] = []
     for space in features:
@@ -74,23 +78,47 @@ def score_run(
             Shown(vectors=part, captions=tuple(p.caption for p in some))
             for part, some in zip(vectors, (trained, held_out), strict=True)
         )
-        shown = Shown(vectors=space(made), captions=tuple(asked))
+        shown = Shown(vectors=space(_floats(made)), captions=tuple(asked))
         told, not_told = measure(space, made=shown, trained=seen, held_out=unseen)
-        drift = float((1 - (space(now) * space(before)).sum(-1)).mean())
+        drift = float((1 - (space(_floats(now)) * space(_floats(before))).sum(-1)).mean())
         scores += [*told, Score(name="drift", features=space.name, samples=len(others), value=drift)]
         refused += not_told
     return Scored(
         scores=tuple(scores), refused=tuple(refused),
         real=tuple((p.caption, to_uint8(middle_picture(p))[0]) for p in real[:16]),
-        samples=tuple(zip(asked, to_uint8(made), strict=True)),
-        unrelated=tuple(zip(others, to_uint8(before), to_uint8(now), strict=True)),
+        samples=tuple(zip(asked, made, strict=True)),
+        unrelated=tuple(zip(others, before, now, strict=True)),
     )  # fmt: skip
+
+
+def _made_before(
+    opened: OpenedRun, prompts: Sequence[str], size: tuple[int, int], steps: int | None, told: Callable[[int], None]
+) -> Pictures:
+    """What the model made before the run: the same for all runs of a comparison, so it is kept in their cache."""
+    first = next(opened.family.network.parameters())
+    kind = f"{first.device.type} {first.dtype} {size} {steps} {FIRST_SEED}"
+    key = f"made before {opened.base} {encoders_hash(opened.family)} {kind} {json.dumps(prompts)}"
+
+    def make() -> dict[str, Tensor]:
+        with opened.tuner.disabled(), opened.measuring():
+            return {"made": _make(opened.family, prompts, size, steps, told)}
+
+    kept = opened.cache.find(key)
+    if kept is None:
+        kept = opened.cache.get(key, make)
+    else:
+        told(len(prompts))
+    return kept["made"]
 
 
 def _make(
     family: Family, prompts: Sequence[str], size: tuple[int, int], steps: int | None, told: Callable[[int], None]
-) -> Float[Tensor, "n 3 height width"]:
-    """A picture of each prompt, of a clip its middle frame, in 0..1."""
+) -> Pictures:
+    """A picture of each prompt, of a clip its middle frame."""
     seeds = range(FIRST_SEED, FIRST_SEED + len(prompts))
-    made = family.sample_many(prompts, size, seeds, steps=steps, on_sample=told)
-    return rearrange(made.float() / 255, "n h w c -> n c h w")
+    return family.sample_many(prompts, size, seeds, steps=steps, on_sample=told)
+
+
+def _floats(pictures: Pictures) -> Float[Tensor, "n 3 height width"]:
+    """In 0..1."""
+    return rearrange(pictures.float() / 255, "n h w c -> n c h w")

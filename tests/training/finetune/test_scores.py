@@ -58,11 +58,14 @@ def test_a_run_is_scored_in_every_space_and_what_was_trained_hard_drifts(run, fe
 def test_scoring_twice_gives_the_same_numbers_and_other_steps_give_others(run, features):
     from training.finetune.scores import score_run
 
+    told = []
     first, second, quick = (
-        score_run(run, features, samples=4, steps=steps, device="cpu").scores for steps in (None, None, 1)
+        score_run(run, features, samples=4, steps=steps, on_sample=lambda *done: told.append(done)).scores
+        for steps in (None, None, 1)
     )
-    assert first == second
+    assert first == second  # the second one finds what the model made before the run in the cache
     assert first != quick
+    assert told == [(4, 8), (6, 8), (8, 8)] * 3
 
 
 @pytest.mark.parametrize(("kind", "precision"), [("bf16", "bf16"), ("int8", "bf16"), ("fp16", "fp16")])
