@@ -1,31 +1,49 @@
-"""Puts the two tables of scripts/study_methods.sh into docs/fine-tuning.md as one, and its plot beside.
+"""Puts the tables of scripts/study_methods.sh into docs/fine-tuning.md as one, and the plot of the first set beside.
 
 .venv/bin/python scripts/methods_table.py OUT
 """
 
 import csv
-import shutil
 import sys
 from pathlib import Path
 
 from fill_table import fill
 
+from studio.comparison import Row
+from studio.plots import quality_plot
+
 PAGE = Path(__file__).parents[1] / "docs" / "fine-tuning.md"
 FIRST, SECOND = "compared_five", "compared_some_xrays"
+"""Folders of comparisons; others whose names begin so are of the same set."""
 
 
 def cell(row: dict[str, str] | None, key: str, form: str) -> str:
     return "–" if row is None or not row.get(key) else form.format(float(row[key]))
 
 
-def read(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
-        return {(row["method"], row["trainable_share"]): row for row in csv.DictReader(file) if not row["error"]}
+def read(out: Path, name: str) -> dict[tuple[str, str], dict[str, str]]:
+    found = {}
+    for path in sorted(out.glob(f"{name}*/table.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            found |= {(row["method"], row["trainable_share"]): row for row in csv.DictReader(file) if not row["error"]}
+    return found
+
+
+def plot(rows: dict[tuple[str, str], dict[str, str]], path: Path) -> None:
+    told = [
+        Row(
+            method=row["method"], trainable_share=float(row["trainable_share"] or 0) or None,
+            trainable_parameters=int(row["trainable_parameters"]),
+            scores={name: float(row[name]) for name in ("kd", "drift")},
+        )
+        for row in rows.values()
+    ]  # fmt: skip
+    quality_plot(told, path)
 
 
 def main() -> None:
     out = Path(sys.argv[1])
-    subjects, xrays = read(out / FIRST), read(out / SECOND)
+    subjects, xrays = read(out, FIRST), read(out, SECOND)
     lines = [
         "| method | trained | loss | KD | identity | retrieval | drift | loss | KD | retrieval | drift | adapter kB |",
         "|---|" + "---:|" * 11,
@@ -48,7 +66,7 @@ def main() -> None:
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     fill(PAGE, "methods", "\n".join(lines))
-    shutil.copyfile(out / FIRST / "plot.png", PAGE.parent / "media" / "methods.png")
+    plot(subjects, PAGE.parent / "media" / "methods.png")
 
 
 if __name__ == "__main__":

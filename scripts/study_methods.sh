@@ -35,8 +35,8 @@ TOML
 [ -d "$out/model" ] || "$bin/studio" export "$out/base" --format merged --output "$out/model"
 # rates: the best of 3e-4, 2e-3 and 1e-2, found by `studio compare --learning-rates` on fewer steps
 methods=full@3e-4,attention@3e-4,hft@3e-4,bitfit@1e-2,norms@1e-2,difffit@1e-2,svdiff@1e-2,sara@1e-2,sparse@1e-2
-methods=$methods,paca@1e-2,id3@2e-3,lt-sft@1e-2,spt@1e-2,lora@1e-2,dora@1e-2,loha@1e-2,lokr@1e-2,oft@2e-3,hra@1e-2
-compare() { # SET VALIDATION_SHARE SAMPLES
+methods=$methods,paca@1e-2,id3@2e-3,lt-sft@1e-2,spt@1e-2,lora@1e-2,dora@1e-2,loha@1e-2,lokr@1e-2,oft@2e-3
+set_of() { # SET VALIDATION_SHARE SAMPLES
     cat > "$out/$1.toml" <<TOML
 model = "$out/model"
 max_train_steps = 300
@@ -45,10 +45,16 @@ validation_share = $2
 cache_dir = "cache"
 data = [{folder = "$1"}]
 TOML
-    OMP_NUM_THREADS=1 "$bin/studio" compare "$out/$1.toml" --methods "$methods" \
-        --trainable-shares 0.005,0.02,0.08 --samples "$3" --output-dir "$out/compared_$1"
+    compare "$1" "$3" "$out/compared_$1" "$methods" 0.005,0.02,0.08
+    # its time grows with its size: what it takes at 8 % would be hours
+    compare "$1" "$3" "$out/compared_$1-hra" hra@1e-2 0.005,0.01,0.02
 }
 
-compare five 0.2 30 & first=$!
-compare some_xrays 0.3 40 & second=$!
+compare() { # SET SAMPLES FOLDER METHODS SHARES
+    OMP_NUM_THREADS=1 "$bin/studio" compare "$out/$1.toml" --methods "$4" --trainable-shares "$5" --samples "$2" \
+        --output-dir "$3"
+}
+
+set_of five 0.2 30 & first=$!
+set_of some_xrays 0.3 40 & second=$!
 wait "$first" && wait "$second"
