@@ -6,9 +6,9 @@
 
 One table a network: without and with gradient checkpointing, as ratios to the frozen floor (norm tuning, which does the
 whole backward pass and trains next to nothing) within the same run. Memory is that of all tensor storages, optimizer
-state included; a step is forward, backward and AdamW, of SaRA the mean over the four that hold one low-rank term. Times
-are medians over rounds in which every method has its turn; with one thread on a CPU they are the processor's time,
-which other work on the machine disturbs least.
+state included; a step is forward, backward and AdamW, of SaRA the mean over those from one low-rank term to the next.
+Times are medians over rounds in which every method has its turn; with one thread on a CPU they are the processor's
+time, which other work on the machine disturbs least.
 
 PEFT's SHiRA and Super-Tuning know linear layers only, and its LoRA no norms; the rows "linear layers" have the scope
 of the former, in which nothing before the first layer needs a gradient.

@@ -18,6 +18,7 @@ from torch import Tensor
 from pose.explicit import ExplicitPoseIndicator
 from pose.implicit import ImplicitPoseIndicator
 
+from .clip import OpenCLIPVisionEncoder
 from .dit import AnimateXTransformer3DModel
 from .open_clip_file import vision_encoder_from_file
 from .released import (
@@ -66,8 +67,7 @@ def convert_animate_x_plusplus(
             VAE, text encoder and so on.
         checkpoint: `animate-x++.ckpt`, or the simple one without the implicit indicator. Never unpickled as code.
         output: A folder that does not exist yet or is empty.
-        clip: open_clip's weights of ViT-H-14, with which the implicit indicator sees the driving video; of no use to
-            the simple checkpoint.
+        clip: open_clip's weights of ViT-H-14 (LAION-2B), with which the implicit indicator sees the driving video.
         keep_lora: Writes the LoRA beside the base (`pytorch_lora_weights.safetensors`) instead of folding it in.
 
     Raises:
@@ -78,6 +78,7 @@ def convert_animate_x_plusplus(
     weights = BaseWeights(base)
     released = read_checkpoint(checkpoint)
     settings = read_settings(weights.files[0].parent, base, checkpoint.parent)
+    seeing = None if clip is None else _second_clip(clip, released)  # before hours of writing
     staging = output.with_name(f".{output.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:
@@ -92,13 +93,7 @@ def convert_animate_x_plusplus(
         if implicit := released.implicit_tensors():
             missing += _fill_and_save(implicit_indicator(implicit, settings), implicit, staging / "ipi")
             parts.append("ipi")
-            if clip is not None:
-                seeing = vision_encoder_from_file(clip)
-                _check_shape(
-                    f"image_in of the implicit indicator, beside {clip},",
-                    (implicit["image_in.weight"].shape[1],),
-                    (int(seeing.config["embed_dim"]),),
-                )
+            if seeing is not None:
                 seeing.save_pretrained(staging / "ipi_image_encoder")
                 parts.append("ipi_image_encoder")
         unused += _left_over(released, staging)
@@ -116,6 +111,16 @@ def convert_animate_x_plusplus(
         missing_keys=tuple(missing),
         missing_components=tuple(absent),
     )
+
+
+def _second_clip(clip: Path, released: ReleasedCheckpoint) -> OpenCLIPVisionEncoder:
+    """What the implicit indicator of a checkpoint sees with."""
+    image_in = released.implicit_tensors().get("image_in.weight")
+    if image_in is None:
+        raise ValueError(f"{clip}: the checkpoint has no implicit indicator that could see with it; leave it out")
+    found = vision_encoder_from_file(clip)
+    _check_shape(f"the pooled embedding of {clip}", (int(found.config["embed_dim"]),), (image_in.shape[1],))
+    return found
 
 
 def _write_transformer(

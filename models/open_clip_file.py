@@ -82,6 +82,9 @@ def open_clip_from_file(model: str, path: Path, device: torch.device) -> OpenCLI
 def vision_encoder_from_file(path: Path) -> OpenCLIPVisionEncoder:
     """The image tower of an open_clip model's weights, as a part of a pipeline; the text tower is left out.
 
+    Weights tell sizes alone: OpenAI's, DFN's and MetaCLIP's models, whose activation is QuickGELU, cannot be told from
+    the plain ones that this is for, and would see wrongly.
+
     Raises:
         ValueError: there is no such file, or none of open_clip's vision transformers has weights of these sizes.
     """

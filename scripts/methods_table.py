@@ -37,6 +37,7 @@ def plot(rows: dict[tuple[str, str], dict[str, str]], path: Path) -> None:
             scores={name: float(row[name]) for name in ("kd", "drift")},
         )
         for row in rows.values()
+        if row["kd"] and row["drift"]
     ]  # fmt: skip
     quality_plot(told, path)
 

@@ -2,8 +2,11 @@
 # The study of MemControl in docs/search.md: which parameters to train, searched for on 100 and on 300 chest X-rays,
 # beside fixed methods at equal training steps. About 80 minutes on two cores: one process a size.
 #
-#     scripts/study_search.sh MODEL XRAYS OUT [STEPS]   # a model that makes pictures of text (scripts/study_methods.sh
-#                                                       # makes one), a folder with metadata.jsonl, of a run (600)
+#     scripts/study_search.sh MODEL XRAYS OUT [STEPS]
+#
+# MODEL makes pictures of text (scripts/study_methods.sh makes one), XRAYS has metadata.jsonl, STEPS are those of a run
+# (600). Then:
+#
 #     .venv/bin/python benchmarks/memcontrol_study.py OUT
 set -euo pipefail
 model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-600}

@@ -168,8 +168,6 @@ class Comparison:
             values["method_options"] = {}
         if variant.rate is not None:
             values["learning_rate"] = variant.rate
-        if not values.get("cache_dir"):  # what is encoded is the same for all of them
-            values["cache_dir"] = str(self._folder / "cache")
         path = self._folder / f"{variant.name}.toml"
         with moved_in(path) as staged:
             staged.write_text(dump_toml({"finetune": values}), encoding="utf-8")

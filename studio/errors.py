@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
+from pose.wording import in_a_line
+
 DONE: Final = 0
 FAILED: Final = 1
 WRONG_REQUEST: Final = 2
@@ -51,8 +53,8 @@ def describe(error: BaseException) -> str:
     """Words an exception as one message without a traceback."""
     text = str(error).strip()
     if type(error).__name__ == "OutOfMemoryError":
-        first_line = text.splitlines()[0] if text else "out of memory"
-        return f"{first_line} Try --offload, a smaller --height and --width, fewer --num-frames, or --dtype bfloat16."
+        less = "Try --offload, a smaller --height and --width, fewer --num-frames, or --dtype bfloat16."
+        return f"{in_a_line(error)} {less}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | FailedCheckError):

@@ -119,8 +119,8 @@ class Queue:
         return found
 
     def wanted_devices(self) -> set[str]:
-        """The devices that waiting jobs name."""
-        named = sa.select(JOBS.c.device).where(JOBS.c.state == "queued", JOBS.c.device != "auto").distinct()
+        """The devices that waiting jobs are for, auto among them where any will do."""
+        named = sa.select(JOBS.c.device).where(JOBS.c.state == "queued").distinct()
         with self.database.reading() as connection:
             return set(connection.scalars(named))
 

@@ -356,9 +356,11 @@ def ensure_worker(queue: Queue, *, idle_exit_s: float | None = None) -> bool:
         idle_exit_s: they end after so long without a job; by default what the settings say.
     """
     there, first = _devices_at_work(queue), first_device()
-    missing = set() if there and (first == "cpu" or there != {"cpu"}) else {first}
+    wanted = queue.wanted_devices()
+    # beside a CPU's worker only for what it leaves to others
+    missing = {first} if not there or (there == {"cpu"} != {first} and "auto" in wanted) else set()
     # a queue may be shared: what waits for a GPU is no business of a machine without any
-    missing |= {name for name in queue.wanted_devices() - there if name == "cpu" or first != "cpu"}
+    missing |= {name for name in wanted - there - {"auto"} if name == "cpu" or first != "cpu"}
     for name in sorted(missing):
         start_worker(queue, "auto" if name == first else name, idle_exit_s=idle_exit_s)
     return bool(missing)

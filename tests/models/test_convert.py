@@ -234,8 +234,12 @@ def test_the_second_clip_becomes_what_the_implicit_indicator_sees_with(released,
     torch.testing.assert_close(ours(pixels).pooled, expected, rtol=1e-4, atol=1e-4)
 
     torch.save(released_checkpoint() | released_implicit(clip_dim=32), released[1])
-    with pytest.raises(ValueError, match=r"clip\.bin.*\(32,\).*\(384,\).*do not match"):
+    with pytest.raises(ValueError, match=r"clip\.bin has shape \(384,\).*\(32,\).*do not match"):
         convert(released, tmp_path / "other", clip=tmp_path / "clip.bin")
+    torch.save(released_checkpoint(), released[1])
+    with pytest.raises(ValueError, match=r"clip\.bin: the checkpoint has no implicit indicator"):
+        convert(released, tmp_path / "other", clip=tmp_path / "clip.bin")
+    torch.save(released_checkpoint() | released_implicit(clip_dim=384), released[1])
     for state, message in [
         ({"text.weight": torch.zeros(1)}, "no open_clip model"),
         ({n: t for n, t in theirs.state_dict().items() if "resblocks.3." not in n}, "no vision transformer with"),

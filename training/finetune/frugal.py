@@ -76,14 +76,17 @@ class FrugalLearner(FinetuneLearner):
     def _cast(self) -> torch.autocast:
         """Half weights work under autocast alone; others are measured without, but on a GPU that takes too long."""
         device, precision = next(self.network.parameters()).device, self.config.mixed_precision
-        half = (self.config.weights_dtype != "fp32" and precision != "fp32") or (
-            device.type == "cuda" and precision == "bf16"
-        )
-        return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=half)
+        half = self.config.weights_dtype != "fp32" and precision != "fp32"
+        return cast_under(self.config, device, enabled=half or (device.type == "cuda" and precision == "bf16"))
 
     def _move_encoders(self, device: torch.device) -> None:
         for part in self._family.encoders:
             part.to(device)
+
+
+def cast_under(config: FinetuneConfig, device: torch.device, *, enabled: bool) -> torch.autocast:
+    """Autocast to what the run computes in."""
+    return torch.autocast(device.type, dtype=_DTYPES[config.mixed_precision], enabled=enabled)
 
 
 def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
@@ -104,29 +107,12 @@ def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
     cast_to(network, _DTYPES[config.weights_dtype])
 
 
-def cast_to_measure(network: nn.Module, config: FinetuneConfig) -> None:
-    """Brings the weights of a finished run's model to half precision where they were trained in less than float32."""
-    if (dtype := _half_of(config)) is not None:
-        cast_to(network, dtype)
-
-
-def measured_under(config: FinetuneConfig, device: torch.device) -> torch.autocast:
-    """What a model after `cast_to_measure` works under; one in float32 is measured without autocast."""
-    dtype = _half_of(config)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-
-
-def _half_of(config: FinetuneConfig) -> torch.dtype | None:
-    if config.weights_dtype == "fp32":
-        return None
-    return _DTYPES[config.mixed_precision if config.weights_dtype in QUANTIZED else config.weights_dtype]
-
-
 def cast_idle(family: Family, config: FinetuneConfig) -> None:
     """Brings networks that are not trained to the type of the trained one's weights, at best half."""
-    if (dtype := _half_of(config)) is not None:
+    if config.weights_dtype != "fp32":
+        kind = config.mixed_precision if config.weights_dtype in QUANTIZED else config.weights_dtype
         for network in family.idle:
-            cast_to(network, dtype)
+            cast_to(network, _DTYPES[kind])
 
 
 def cast_to(network: nn.Module, dtype: torch.dtype) -> None:

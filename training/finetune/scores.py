@@ -17,6 +17,7 @@ from training.finetune.learner import encoders_hash
 from training.finetune.measures import ENOUGH, Refused, Score, Shown, measure
 from training.finetune.opened import OpenedRun, open_run
 from training.finetune.seen import middle_picture, sample_features
+from training.methods.adapter import weights_hash
 from training.metrics.features import FeatureSpace
 
 FIRST_SEED: Final = 1000
@@ -95,9 +96,15 @@ def _made_before(
     opened: OpenedRun, prompts: Sequence[str], size: tuple[int, int], steps: int | None, told: Callable[[int], None]
 ) -> Pictures:
     """What the model made before the run: the same for all runs of a comparison, so it is kept in their cache."""
-    first = next(opened.family.network.parameters())
-    kind = f"{first.device.type} {first.dtype} {size} {steps} {FIRST_SEED}"
-    key = f"made before {opened.base} {encoders_hash(opened.family)} {kind} {json.dumps(prompts)}"
+    family, config = opened.family, opened.config
+    kind = {
+        "weights": [opened.base, encoders_hash(family), *map(weights_hash, family.idle)],
+        "scheduler": {name: str(value) for name, value in family.pipeline.scheduler.config.items()},
+        "precision": config.mixed_precision if opened.is_half else "fp32", "dtype": config.weights_dtype,
+        "device": next(family.network.parameters()).device.type,
+        "size": size, "steps": steps, "seed": FIRST_SEED, "prompts": prompts,
+    }  # fmt: skip
+    key = f"made before {json.dumps(kind)}"
 
     def make() -> dict[str, Tensor]:
         with opened.tuner.disabled(), opened.measuring():

@@ -61,10 +61,7 @@ class _Shared:
 
 
 class Again:
-    """Makes one layer's input again, once.
-
-    The same bits come out of an activation; a LayerNorm's may differ in the last one.
-    """
+    """Makes one layer's input again, once; a few places at a time, or of a LayerNorm, last bits may differ."""
 
     def __init__(self, node: Any, dtype: torch.dtype) -> None:
         self._node, self._dtype = node, dtype
@@ -83,7 +80,13 @@ class Again:
         shared.made = made if shared.waiting > 0 else None
         return made.to(self._dtype)
 
-    def by_place(self) -> Callable[[int, int], Float[Tensor, "features places"]] | None:
+    def let_go(self) -> None:
+        """Does without."""
+        self._shared.waiting -= 1
+        if self._shared.waiting <= 0:
+            self._shared.made = None
+
+    def by_place(self, dtype: torch.dtype) -> Callable[[int, int], Float[Tensor, "features places"]] | None:
         """What makes a few places at a time, of all samples and tokens in a row; None where all at once is better."""
         activation, node, shared = self._activation, self._node, self._shared
         if activation is None or shared.waiting > 1 or shared.made is not None:
@@ -93,7 +96,7 @@ class Again:
 
         def made(first: int, last: int) -> Tensor:
             with torch.no_grad():
-                return activation(node, rows[first:last]).to(self._dtype).T
+                return activation(node, rows[first:last]).to(dtype).T
 
         return made
 

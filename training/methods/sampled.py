@@ -21,7 +21,8 @@ without makes the dense one slower still). Other types have no sampled product h
 _TURNED_COST: Final = 4
 """What turning a feature costs, in single dot products."""
 _BLOCK: Final = 1 << 20
-"""Numbers of both factors at a time: in float32 about what a core's second-level cache holds."""
+"""Numbers of both factors at a time: about the fastest on a core with 1 MiB of second-level cache; a fourth and twice
+as many take longer."""
 
 
 def pays(count: int, shape: tuple[int, int], dtype: torch.dtype) -> bool:

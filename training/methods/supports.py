@@ -142,8 +142,11 @@ class Scattered(Support):
 
     def grad_again(self, layer: Layer, upstream: Tensor, again: Again) -> Float[Tensor, "count"]:
         """The same; where single products are faster, an activation is made again a few places at a time."""
-        if self.count and self._pays(upstream) and isinstance(layer, LinearLayer):
-            by_place = again.by_place()
+        if not self.count:
+            again.let_go()
+            return torch.zeros(0, device=upstream.device)
+        if self._pays(upstream) and isinstance(layer, LinearLayer):
+            by_place = again.by_place(upstream.dtype)
             if by_place is not None:
                 turned = upstream.reshape(-1, upstream.shape[-1]).T
                 return sampled_products([(turned, by_place)], self.flat, self._matrix)

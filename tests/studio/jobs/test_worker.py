@@ -49,17 +49,17 @@ def test_a_worker_on_a_gpu_leaves_jobs_for_others_alone(queue, start_worker):
     assert _states(queue) == {mine.id: "done", other.id: "queued"}
 
 
-def test_a_cpu_leaves_jobs_for_any_device_to_a_gpu_that_works_beside_it(queue, start_worker, until):
-    gpu = start_worker("--device", "cuda:0")
-    until(lambda: [w.device for w in queue.workers() if w.is_alive] == ["cuda:0"])
-    os.kill(gpu.pid, signal.SIGSTOP)  # alive and busy
+def test_a_cpu_leaves_jobs_for_any_device_to_a_gpu_that_works_beside_it(
+    queue, start_worker, long_job, until, runs_now, let_go
+):
+    busy = long_job(device="cuda:0")
+    start_worker("--device", "cuda:0")
+    until(lambda: runs_now(busy))
     free, bound = queue.submit(["motions"]), queue.submit(["motions"], device="cpu")
     assert start_worker("--until-empty", "--device", "cpu").wait(60) == 0
-    assert _states(queue) == {free.id: "queued", bound.id: "done"}
-    gpu.kill()
-    gpu.wait()
-    assert start_worker("--until-empty", "--device", "cpu").wait(60) == 0
-    assert _states(queue)[free.id] == "done"
+    assert (queue.job(free.id).state, queue.job(bound.id).state) == ("queued", "done")
+    let_go()
+    until(lambda: queue.job(free.id).state == "done")
 
 
 def test_a_second_worker_for_a_device_is_refused(queue, start_worker, until):
@@ -275,16 +275,23 @@ def test_a_job_for_the_cpu_gets_a_worker_beside_that_of_the_gpu(queue, monkeypat
 @pytest.mark.parametrize(("first", "there", "expected"), [
     ("cuda:0", {"cpu"}, ["auto"]), ("cuda:0", {"cuda:1"}, []), ("cuda:0", set(), ["auto"]), ("cpu", {"cpu"}, []),
 ])  # fmt: skip
-def test_what_is_for_any_device_gets_a_worker_on_the_gpu(queue, monkeypatch, first, there, expected):
+def test_what_is_for_any_device_gets_a_worker_on_the_gpu_and_nothing_else_does(
+    queue, monkeypatch, first, there, expected
+):
     from studio.jobs import worker
 
     started = []
     monkeypatch.setattr(worker, "first_device", lambda: first)
     monkeypatch.setattr(worker, "_devices_at_work", lambda queue: there)
     monkeypatch.setattr(worker, "start_worker", lambda queue, device, idle_exit_s: started.append(device))
+    queue.submit(["motions"], device="cpu")
+    if there:
+        worker.ensure_worker(queue)
+        assert started == (["cpu"] if "cpu" not in there else [])
+        started.clear()
     queue.submit(["motions"])
-    assert worker.ensure_worker(queue) == bool(expected)
-    assert started == expected
+    worker.ensure_worker(queue)
+    assert [name for name in started if name != "cpu"] == expected
 
 
 def test_a_gpu_without_a_number_is_the_first_for_workers_and_jobs(queue, start_worker):

@@ -55,39 +55,50 @@ def test_a_run_is_scored_in_every_space_and_what_was_trained_hard_drifts(run, fe
     assert any((before != now).any() for _, before, now in found.unrelated)
 
 
-def test_scoring_twice_gives_the_same_numbers_and_other_steps_give_others(run, features):
-    from training.finetune.scores import score_run
+def test_scoring_twice_gives_the_same_numbers_and_other_steps_give_others(run, features, monkeypatch):
+    from training.finetune import scores
 
-    told = []
+    told, lots, make = [], [], scores._make
+    monkeypatch.setattr(scores, "_make", lambda *args: (lots.append(len(args[1])), make(*args))[1])
     first, second, quick = (
-        score_run(run, features, samples=4, steps=steps, on_sample=lambda *done: told.append(done)).scores
-        for steps in (None, None, 1)
+        scores.score_run(run, features, samples=4, steps=steps, on_sample=lambda *done: told.append(done)).scores
+        for steps in (3, 3, 1)
     )
-    assert first == second  # the second one finds what the model made before the run in the cache
-    assert first != quick
+    assert first == second and first != quick
     assert told == [(4, 8), (6, 8), (8, 8)] * 3
+    assert lots == [4, 2, 2, 4, 2, 4, 2, 2], "the second time the last two, of the model as it was, are in the cache"
 
 
-@pytest.mark.parametrize(("kind", "precision"), [("bf16", "bf16"), ("int8", "bf16"), ("fp16", "fp16")])
-def test_a_model_that_was_trained_in_half_is_measured_in_half(animator, features, tmp_path, kind, precision):
+@pytest.mark.parametrize(
+    ("kind", "precision", "weights"),
+    [("bf16", "bf16", "bfloat16"), ("fp16", "bf16", "float16"), ("int8", "bf16", "float32")],
+)
+def test_a_model_is_measured_in_half_where_changes_were_trained_in_half(
+    animator, features, tmp_path, kind, precision, weights
+):
     import torch
 
     from training.finetune.audit.network import losses_of
+    from training.finetune.families import open_family
+    from training.finetune.frugal import cast_weights
     from training.finetune.opened import open_run
     from training.finetune.scores import score_run
 
     run = train(animator, tmp_path, method="sara", weights_dtype=kind, mixed_precision=precision)
     opened = open_run(run)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     block = opened.family.network.blocks[0]
-    assert block.attn1.to_q.weight.dtype == half and block.scale_shift_table.dtype == torch.float32
+    assert block.attn1.to_q.weight.dtype == getattr(torch, weights) and block.scale_shift_table.dtype == torch.float32
+    fresh = open_family(animator)
+    if weights != "float32":
+        cast_weights(fresh.network, opened.config)
     with opened.measuring():
         changed = losses_of(opened, opened.trained, lambda: None)
         with opened.tuner.disabled():
             before = losses_of(opened, opened.trained, lambda: None)
+            state = {name: tensor.clone() for name, tensor in opened.family.network.state_dict().items()}
     assert changed.isfinite().all() and not torch.equal(changed, before)
-    scores = {s.name: s.value for s in score_run(run, features[:1], samples=4, steps=2).scores}
-    assert scores["drift"] > 0
+    assert all(torch.equal(tensor, state[name]) for name, tensor in fresh.network.state_dict().items())
+    assert score_run(run, features[:1], samples=4, steps=2).scores
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path, features):

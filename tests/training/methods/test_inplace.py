@@ -90,14 +90,38 @@ def test_an_activation_and_a_norm_are_made_again_and_other_inputs_are_kept():
 def test_an_activation_with_one_reader_is_made_again_a_few_places_at_a_time():
     from training.methods.recompute import recompute_of
 
-    x = torch.randn(2, 4, 8, requires_grad=True)
+    x = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
     for made in (F.gelu(x), F.silu(x.bfloat16())):
-        places = recompute_of(made).by_place()
+        places = recompute_of(made).by_place(made.dtype)
         parts = [places(0, 3), places(3, 8)]
-        assert torch.equal(torch.cat(parts, 1), made.detach().flatten(0, 1).T)
+        torch.testing.assert_close(torch.cat(parts, 1), made.detach().flatten(0, 1).T)
         recompute_of(made)
-        assert recompute_of(made).by_place() is None, "two readers: all at once, for both"
-    assert recompute_of(torch.nn.LayerNorm(8)(x)).by_place() is None
+        assert recompute_of(made).by_place(made.dtype) is None, "two readers: all at once, for both"
+    assert recompute_of(torch.nn.LayerNorm(8)(x)).by_place(x.dtype) is None
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
+def test_a_gradient_from_places_made_again_is_that_from_a_kept_input(autocast, monkeypatch):
+    from training.methods import inplace, recompute, sampled
+
+    monkeypatch.setattr(sampled, "_TURNED_COST", 0)  # the layers here are too small for it
+    monkeypatch.setattr(sampled, "_COST", {torch.float32: 1, torch.bfloat16: 1})
+    monkeypatch.setattr(sampled, "_BLOCK", 1 << 10)
+    used, real = [], recompute.Again.by_place
+    monkeypatch.setattr(recompute.Again, "by_place", lambda self, dtype: (used.append(dtype), real(self, dtype))[1])
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 16))
+    x, grads = torch.randn(3, 50, 16), []
+    for keeps in (False, True):
+        model = copy.deepcopy(network)
+        if keeps:
+            monkeypatch.setattr(inplace, "recompute_of", lambda x: None)
+        tuner = SaRA(fraction=0.2, nuclear_weight=0.0).attach(model, Scope(), torch.Generator())
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model(x).float().square().mean().backward()
+        grads.append(tuner.values.grad)
+    assert used == [torch.bfloat16 if autocast else torch.float32]
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-8)
 
 
 def test_the_matrix_sign_is_that_of_the_decomposition():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -39,7 +40,7 @@ class MemControl2(MultivariateTPE):
 
     def ask(self) -> Candidate:
         """One of the first candidates, else what TPE proposes; not what was there before, if it proposes others."""
-        for candidate in self._start():
+        for candidate in self._start:
             if candidate.key not in self._seen:
                 break
         else:
@@ -58,8 +59,9 @@ class MemControl2(MultivariateTPE):
             self._study.add_trial(create_trial(values=point, params=parameters, distributions=self._distributions))
         super().tell(candidate, points)
 
+    @cached_property
     def _start(self) -> list[Candidate]:
-        # every number, and so the capacity, lies once in each eighth of its range, and the first few lie far apart
+        # of the first eight each number, and so the capacity, lies once in each eighth; the first few lie far apart
         evenly = SobolEngine(1 + len(self.space.numbers), scramble=True, seed=self.seed).draw(START).tolist()
         found = []
         for number, (capacity, *places) in enumerate(evenly):
