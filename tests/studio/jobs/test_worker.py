@@ -315,7 +315,7 @@ def test_two_machines_on_one_database_share_the_jobs_and_take_over_from_each_oth
              "--device", device, "--until-empty"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    first, second = worker("cpu"), worker("cuda:0")
+    first, second = worker("cuda:0"), worker("cuda:1")
     end = time.monotonic() + 60
     while not queue.jobs(("done",)):
         assert time.monotonic() < end
@@ -328,7 +328,7 @@ def test_two_machines_on_one_database_share_the_jobs_and_take_over_from_each_oth
         told = [text for _, text in queue.history(job.id)]
         assert told.count("done") == 1, told
     told = " ".join(text for job in jobs for _, text in queue.history(job.id))
-    assert "started for cpu" in told and "started for cuda:0" in told
+    assert "started for cuda:0" in told and "started for cuda:1" in told
 
 
 def test_the_command_line_does_what_the_app_does(queue, capsys):
