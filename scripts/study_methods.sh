@@ -47,7 +47,7 @@ data = [{folder = "$1"}]
 TOML
     compare "$1" "$3" "$out/compared_$1" "$methods" 0.005,0.02,0.08
     # its time grows with its size: what it takes at 8 % would be hours
-    compare "$1" "$3" "$out/compared_$1-hra" hra@1e-2 0.0025,0.005,0.01
+    compare "$1" "$3" "$out/compared_$1-hra" hra@1e-2 0.005,0.01,0.02
 }
 
 compare() { # SET SAMPLES FOLDER METHODS SHARES
