@@ -32,8 +32,7 @@ def read(out: Path, name: str) -> dict[tuple[str, str], dict[str, str]]:
 def plot(rows: dict[tuple[str, str], dict[str, str]], path: Path) -> None:
     told = [
         Row(
-            method=row["method"], trainable_share=float(row["trainable_share"] or 0) or None,
-            trainable_parameters=int(row["trainable_parameters"]),
+            method=row["method"], trainable_share=None, trainable_parameters=int(row["trainable_parameters"]),
             scores={name: float(row[name]) for name in ("kd", "drift")},
         )
         for row in rows.values()

@@ -89,6 +89,11 @@ def cast_under(config: FinetuneConfig, device: torch.device, *, enabled: bool) -
     return torch.autocast(device.type, dtype=_DTYPES[config.mixed_precision], enabled=enabled)
 
 
+def trained_in_half(config: FinetuneConfig) -> bool:
+    """Whether changes were trained in half weights and fit in them; beside quantized or split ones they are float32."""
+    return config.weights_dtype in ("bf16", "fp16") and not config.split_weights
+
+
 def cast_weights(network: nn.Module, config: FinetuneConfig) -> None:
     """Brings the frozen weights to their type, but for those that the model says must stay float32.
 

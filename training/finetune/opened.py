@@ -12,7 +12,7 @@ from training.finetune.cache import Cache
 from training.finetune.config import DataSet, FinetuneConfig
 from training.finetune.data import Sample, split
 from training.finetune.families import Family, open_family
-from training.finetune.frugal import cast_idle, cast_under, cast_weights
+from training.finetune.frugal import cast_idle, cast_under, cast_weights, trained_in_half
 from training.finetune.gather import gather
 from training.finetune.learner import FinetuneLearner
 from training.finetune.run import ADAPTER, read_finetune
@@ -45,12 +45,7 @@ class OpenedRun:
     def measuring(self) -> torch.autocast:
         """What the network is asked under: autocast, where its weights are half."""
         device = next(self.family.network.parameters()).device
-        return cast_under(self.config, device, enabled=self.is_half)
-
-    @property
-    def is_half(self) -> bool:
-        """Whether the weights are in half precision: where changes were trained in such weights, and fit in them."""
-        return _is_half(self.config)
+        return cast_under(self.config, device, enabled=trained_in_half(self.config))
 
     def told(self, caption: str) -> str:
         """A caption as the model was told it, with the trigger word."""
@@ -86,7 +81,7 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
     adapter = load_adapter(run / ADAPTER)
     try:
         check_base(family.network, adapter)
-        if _is_half(config):
+        if trained_in_half(config):
             cast_weights(family.network, config)
             cast_idle(family, config)
         family.to(torch.device(device))  # first, or what the tuner keeps beside the weights would stay behind
@@ -97,11 +92,6 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
         config=config, family=family, tuner=tuner, base=adapter.base, cache=cache, trained=_once(trained),
         held_out=_once(unseen), repeats=Counter(sample.piece for sample in trained),
     )  # fmt: skip
-
-
-def _is_half(config: FinetuneConfig) -> bool:
-    # beside quantized or split weights changes are float32
-    return config.weights_dtype in ("bf16", "fp16") and not config.split_weights
 
 
 def _refuse_trained(trained: list[Sample], unseen: list[Sample]) -> None:

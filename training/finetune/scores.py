@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pose.media import to_uint8
 from training.finetune.families import Family
+from training.finetune.frugal import trained_in_half
 from training.finetune.learner import encoders_hash
 from training.finetune.measures import ENOUGH, Refused, Score, Shown, measure
 from training.finetune.opened import OpenedRun, open_run
@@ -100,7 +101,7 @@ def _made_before(
     kind = {
         "weights": [opened.base, encoders_hash(family), *map(weights_hash, family.idle)],
         "scheduler": {name: str(value) for name, value in family.pipeline.scheduler.config.items()},
-        "precision": config.mixed_precision if opened.is_half else "fp32", "dtype": config.weights_dtype,
+        "precision": config.mixed_precision if trained_in_half(config) else "fp32", "dtype": config.weights_dtype,
         "device": next(family.network.parameters()).device.type,
         "size": size, "steps": steps, "seed": FIRST_SEED, "prompts": prompts,
     }  # fmt: skip

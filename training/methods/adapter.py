@@ -196,11 +196,10 @@ def check_base(model: nn.Module, adapter: Adapter, folder: Path | None = None) -
     Raises:
         AdapterError: it is another one.
     """
-    wanted, found = adapter.base, ""
     if folder is not None and adapter.files:
         wanted, found = adapter.files, files_hash(folder)
     else:
-        found = weights_hash(model)
+        wanted, found = adapter.base, weights_hash(model)
     if found != wanted:
         raise AdapterError(
             f"the adapter was trained on a model with the hash {wanted[:12]}, this one has {found[:12]}; "

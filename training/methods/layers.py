@@ -63,7 +63,11 @@ class LinearLayer(Layer):
 
     def factors(self, upstream: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """One pair: the tokens of all samples."""
-        return [(upstream.reshape(-1, upstream.shape[-1]).T, x.reshape(-1, x.shape[-1]).T)]
+        return [(self.by_feature(upstream), self.by_feature(x))]
+
+    def by_feature(self, x: Tensor) -> Tensor:
+        """Features x places."""
+        return x.reshape(-1, x.shape[-1]).T
 
     def bias_grad(self, upstream: Tensor) -> Tensor:
         """Summed over all tokens."""

@@ -96,7 +96,7 @@ class Again:
 
         def made(first: int, last: int) -> Tensor:
             with torch.no_grad():
-                return activation(node, rows[first:last]).to(dtype).T
+                return activation(node, rows[first:last]).to(self._dtype).to(dtype).T
 
         return made
 

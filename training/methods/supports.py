@@ -148,8 +148,7 @@ class Scattered(Support):
         if self._pays(upstream) and isinstance(layer, LinearLayer):
             by_place = again.by_place(upstream.dtype)
             if by_place is not None:
-                turned = upstream.reshape(-1, upstream.shape[-1]).T
-                return sampled_products([(turned, by_place)], self.flat, self._matrix)
+                return sampled_products([(layer.by_feature(upstream), by_place)], self.flat, self._matrix)
         return super().grad_again(layer, upstream, again)
 
     @property
