@@ -204,6 +204,10 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
         """
         return METHODS[self.method].model_validate(self._for_this_run())
 
+    def own_options(self) -> dict[str, Any]:
+        """The options of the method and its defaults, whatever the length of the run."""
+        return METHODS[self.method].model_validate(self.method_options).model_dump(mode="json")
+
     def _for_this_run(self) -> dict[str, Any]:
         """The options, with what the papers do halfway or in rounds fitted to the length of this run."""
         options, fields = dict(self.method_options), METHODS[self.method].model_fields

@@ -98,6 +98,8 @@ class _Made:
         self.fingerprint = {
             "base": bench.base, "pictures": digest(bench.samples),
             **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
+            # a default of another version makes another run; not what follows from max_train_steps, which may differ
+            **{f"method_options.{k}": v for k, v in config.own_options().items()},
         }  # fmt: skip
 
     def notes(self) -> Iterator[Event]:

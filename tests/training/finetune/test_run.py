@@ -289,6 +289,23 @@ def test_going_on_with_another_config_is_refused_by_name(change, field, animator
         list(finetune(config(animator, pictures, **{**SARA, **change}), tmp_path / "run", resume=True, device="cpu"))
 
 
+def test_going_on_where_a_version_has_another_default_is_refused_by_name(animator, pictures, tmp_path, monkeypatch):
+    told = config(animator, pictures, **SARA)
+    list(finetune(told, tmp_path / "run", device="cpu", time_limit_s=1e-3))
+    now = {**told.own_options(), "nuclear_every": 3}
+    monkeypatch.setattr(FinetuneConfig, "own_options", lambda self: now)
+    with pytest.raises(CheckpointError, match="was trained with method_options.nuclear_every = 8, now it is 3"):
+        list(finetune(told, tmp_path / "run", resume=True, device="cpu"))
+
+
+def test_a_finished_run_goes_on_for_longer(animator, pictures, tmp_path):
+    told = config(animator, pictures, **SARA, max_train_steps=4)
+    list(finetune(told, tmp_path / "run", device="cpu"))
+    longer = told.model_copy(update={"max_train_steps": 6})
+    events = list(finetune(longer, tmp_path / "run", resume=True, device="cpu"))
+    assert [e.step for e in events if isinstance(e, Step)] == [5, 6]
+
+
 def test_going_on_with_other_pictures_is_refused(animator, pictures, tmp_path):
     list(finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu", time_limit_s=1e-3))
     (pictures / "0.txt").write_text("something else")
