@@ -78,11 +78,11 @@ def _facts(row: Row) -> list[dict[str, str]]:
         {"what": "steps", "search": f"{row.step:,}", "final": ""},
         *({"what": name.replace("_", " "), "search": value, "final": ""} for name, value in values.items()),
     ]
-    told = {"trained-numbers"}
+    told = ("trained-numbers", "kd(", "copy-rate(")
     found += [
         {"what": name, "search": f"{value:.4g}", "final": _number(final.get(name), ".4g")}
         for name, value in row.metrics.items()
-        if name not in told and "(" not in name
+        if not name.startswith(told)
     ]
     return found
 

@@ -3,14 +3,12 @@
 import json
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,14 +17,22 @@ from pose.media import to_uint8
 from training.disk import write_text
 from training.events import Guarded, Note
 from training.finetune.config import FinetuneConfig, GuardOptions
-from training.finetune.data import Sample, View
+from training.finetune.data import Sample
 from training.finetune.data.leakage import find_leakage, refuse_leakage
 from training.finetune.latent_space import LATENTS, LatentSpace
 from training.finetune.pairs import Pair, draw_pairs
+from training.finetune.seen import (
+    evenly,
+    features_as_soft,
+    middle_picture,
+    on_canvas,
+    plain_views,
+    usual_size,
+    view_features,
+)
 from training.finetune.workbench import Workbench
 from training.metrics.features import FeatureSpace, open_features
 from training.metrics.memorization import Rate, copy_rate, worst_pairs
-from training.metrics.softness import blurred, mean_step, softening
 from training.watch import Asked
 
 FIRST_SEED: Final = 3_000_000
@@ -37,7 +43,7 @@ _PAIRS: Final = 8
 _HELD_OUT: Final = 256
 """Held-out pictures that are compared; more only take longer."""
 _MEASURED: Final = 32
-"""Trained and held-out pictures whose losses are compared, and those whose softness is."""
+"""Trained and held-out pictures whose losses are compared."""
 
 Keep = Callable[[Path, dict[str, str]], None]
 """Writes an adapter of the weights as they are, with notes."""
@@ -84,24 +90,22 @@ class Guard:
         held_out = list({sample.piece: sample for sample in bench.held_out}.values())
         _check_counts(len(trained), len(held_out), options.quantile)
         refuse_leakage(find_leakage(trained, held_out), who="guard")
-        # all are compared on one canvas, whatever their shapes
-        self._size = Counter(sample.size for sample in trained).most_common(1)[0][0]
-        mirrors = (False, True) if bench.config.flip else (False,)
-        self._views = [View(sample=s, caption=s.caption, mirrored=m) for s in trained for m in mirrors]
+        self._size = usual_size(trained)
+        self._views = plain_views(trained, mirrors=bench.config.flip)
         self._space = self._open(options.features)
-        self._of_trained = self._encode(self._views)
-        few = [held_out[k] for k in _spread(len(held_out), min(len(held_out), _HELD_OUT))]
-        self._unseen = [View(sample=s, caption=s.caption) for s in few]
-        self._asked = [trained[k] for k in _spread(len(trained), options.samples)]
+        self._of_trained = view_features(self._views, self._space, bench.cache, self._size)
+        self._unseen = plain_views(evenly(held_out, min(len(held_out), _HELD_OUT)))
+        self._asked = evenly(trained, options.samples)
         some = min(len(trained), len(held_out), _MEASURED)
-        self._measured = [[side[k] for k in _spread(len(side), some)] for side in (trained, held_out)]
+        self._measured = [evenly(side, some) for side in (trained, held_out)]
 
     def __call__(self, step: int, metrics: dict[str, float]) -> Asked:
         """Measures, draws the nearest pairs, and asks for the action where there are too many copies."""
         with self._bench.learner.measuring():
             made = self._make()
-            shown = torch.stack([self._canvas(picture) for picture in made])
-            found, unseen = self._space(shown), self._of_held_out(shown)
+            shown = torch.cat([on_canvas(picture[None], self._size) for picture in made])
+            found = self._space(shown)
+            unseen = features_as_soft(self._unseen, shown, self._space, self._bench.cache, self._size)
             gap = self._loss_gap()
         rate = copy_rate(found, self._of_trained, unseen, quantile=self._options.quantile)
         exceeded = rate.low > self._options.limit if self._options.limit is not None else rate.above_background
@@ -189,42 +193,15 @@ class Guard:
         seen, unseen = (float(learner.losses_at_fixed_noise(side, learner.tasks[0]).mean()) for side in self._measured)
         return unseen - seen
 
-    def _of_held_out(self, shown: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "n dim"]:
-        """Features of held-out pictures as soft as the samples, which by that alone are near to all others."""
-        sharp = torch.stack([self._canvas(_middle(view)) for view in self._unseen[:_MEASURED]])
-        sigma = softening(sharp, mean_step(shown))
-        if not sigma:
-            return self._encode(self._unseen)
-        return torch.cat([self._space(blurred(self._canvas(_middle(view))[None], sigma)) for view in self._unseen])
-
-    def _encode(self, views: Sequence[View]) -> Float[Tensor, "n dim"]:
-        """Features, kept on disk by what they are made of."""
-        space = self._space
-        how = f"guard {space.name} {space.version} {space.device.type} {self._size}"
-        return torch.stack(
-            [
-                self._bench.cache.get(
-                    f"{how} {view.key}",
-                    lambda view=view: {"features": space(self._canvas(_middle(view))[None])[0]},  # type: ignore[misc]
-                )["features"]
-                for view in views
-            ]
-        )
-
-    def _canvas(self, picture: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 rows columns"]:
-        width, height = self._size
-        if picture.shape[1:] == (height, width):
-            return picture
-        return F.interpolate(picture[None], size=(height, width), mode="bicubic", antialias=True)[0].clamp(0, 1)
-
     def _pairs(self, made: Sequence[Tensor], found: Float[Tensor, "n dim"], rate: Rate) -> list[Pair]:
         copies = round(rate.value * rate.count)  # the nearest ones, by definition
         pairs = []
         for rank, (k, j) in enumerate(worst_pairs(found, self._of_trained, _PAIRS).tolist()):
             view = self._views[j]
+            nearest = middle_picture(view.sample, mirrored=view.mirrored)
             pairs.append(
                 Pair(
-                    sample=to_uint8(made[k][None])[0], nearest=to_uint8(_middle(view)[None])[0],
+                    sample=to_uint8(made[k][None])[0], nearest=to_uint8(nearest)[0],
                     name=view.sample.path.name, copied=rank < copies,
                     distance=float((found[k] - self._of_trained[j]).norm()),
                 )
@@ -232,19 +209,8 @@ class Guard:
         return pairs
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` places, evenly spread, or all of them again and again."""
-    return [k % count if wanted > count else k * count // wanted for k in range(wanted)]
-
-
 def _told(config: FinetuneConfig, sample: Sample) -> str:
     return f"{config.trigger} {sample.caption}".strip()
-
-
-def _middle(view: View) -> Float[Tensor, "3 height width"]:
-    """A picture, or the middle frame of a clip, in 0..1."""
-    pixels = view.pixels()
-    return pixels[len(pixels) // 2] / 2 + 0.5
 
 
 def _check_counts(trained: int, held_out: int, quantile: float) -> None:

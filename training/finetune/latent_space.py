@@ -25,7 +25,7 @@ class LatentSpace(FeatureSpace):
     """
 
     form = LATENTS
-    about = "what the trained model's own codec makes of a picture; `studio search` alone has it"
+    about = "what the trained model's own codec makes of a picture; for `studio search` and the guard"
 
     def __init__(self, family: Family, size: tuple[int, int]) -> None:
         """Of pictures that are stretched to one `size`, (width, height) px, where they have another."""

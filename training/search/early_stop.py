@@ -8,8 +8,8 @@ from training.search.trial import Point
 
 PATIENCE: Final = 2
 """Checkpoints without a gain of quality while copying rises."""
-COPYING_LOW: Final = "copy_rate_low"
-"""The metric that holds the lower confidence bound of copying, where there is one."""
+COPYING_LOW: Final = "copy-rate-low"
+"""How the name of the metric begins that holds the lower confidence bound of copying, where there is one."""
 
 
 def why_stop(points: Sequence[Point], limit: float | None = None) -> str | None:
@@ -21,14 +21,15 @@ def why_stop(points: Sequence[Point], limit: float | None = None) -> str | None:
     points = [point for point in points if point.competes]
     if not points:
         return None
-    low = points[-1].metrics.get(COPYING_LOW, points[-1].copying)
+    last = points[-1]
+    low = next((value for name, value in last.metrics.items() if name.startswith(COPYING_LOW)), last.copying)
     if limit is not None and low > limit:
         return f"copying is {low:.3g} at least, above the limit of {limit:g}"
-    before, last = points[:-PATIENCE], points[-PATIENCE - 1 :]
+    before, recent = points[:-PATIENCE], points[-PATIENCE - 1 :]
     if not before:
         return None
-    rises = all(one.copying < two.copying for one, two in itertools.pairwise(last))
-    gains = min(p.quality for p in last[1:]) < min(p.quality for p in before)
+    rises = all(one.copying < two.copying for one, two in itertools.pairwise(recent))
+    gains = min(p.quality for p in recent[1:]) < min(p.quality for p in before)
     if rises and not gains:
         return f"copying rose and quality gained nothing at {PATIENCE} checkpoints"
     return None

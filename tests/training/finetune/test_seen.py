@@ -80,3 +80,13 @@ def test_a_damaged_file_of_the_cache_is_made_again(samples, tmp_path):
     space = counting()
     assert torch.equal(sample_features(samples, space, Cache(tmp_path / "features")), found)
     assert sum(space.batches) == 5
+
+
+def test_a_choice_is_spread_over_the_whole_list():
+    from training.finetune.seen import evenly
+
+    assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
+    assert evenly(range(3), 3) == [0, 1, 2]
+    # what comes twice is spread as well
+    assert evenly(range(4), 6) == [0, 0, 1, 2, 2, 3]
+    assert evenly(range(4), 0) == []

@@ -52,7 +52,8 @@ def test_what_is_written_counts_where_a_strategy_would_have_proposed_something_e
     assert found.propose() == replay(entries).propose()
 
 
-def points(*pairs, **metrics):
+def points(*pairs, low=None):
+    metrics = {} if low is None else {"copy-rate-low(latents, N=64)": low}
     return [Point(step=k, quality=q, copying=c, metrics=metrics) for k, (q, c) in enumerate(pairs, 1)]
 
 
@@ -61,8 +62,8 @@ def points(*pairs, **metrics):
     [
         (points((5, 0.1)), 0.2, False),
         (points((5, 0.3)), 0.2, True),
-        (points((5, 0.3), copy_rate_low=0.15), 0.2, False),
-        (points((5, 0.4), copy_rate_low=0.25), 0.2, True),
+        (points((5, 0.3), low=0.15), 0.2, False),
+        (points((5, 0.4), low=0.25), 0.2, True),
         (points((5, 0.3)), None, False),
         # copying rises
         (points((5, 0.1), (5, 0.2), (6, 0.3)), None, True),

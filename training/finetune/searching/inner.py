@@ -17,10 +17,11 @@ from training.finetune.data import Sample, digest
 from training.finetune.data.leakage import find_leakage, refuse_leakage
 from training.finetune.latent_space import LatentSpace
 from training.finetune.of_checkpoint import put_average
-from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD_OUT, Judge, Judged
+from training.finetune.searching.judge import FINAL_SEED, FIRST_SEED, LEAST_HELD_OUT, WAY, Judge, Judged
 from training.finetune.searching.settings import SearchSettings
 from training.finetune.searching.setup import STOP_STEP, Setup
 from training.finetune.searching.sites import find_sites
+from training.finetune.seen import usual_size
 from training.finetune.strip import write_strip
 from training.finetune.workbench import Workbench
 from training.loop import train
@@ -80,7 +81,7 @@ class InnerTraining:
         self.bench.refuse_conditions("search")
         self.search_side, self.final_side = _halves(self.bench)
         refuse_leakage(find_leakage(self.bench.samples, self.bench.held_out), who="search")
-        self._features = features or LatentSpace(self.bench.family, self.bench.samples[0].size)
+        self._features = features or LatentSpace(self.bench.family, usual_size(self.bench.samples))
         self._judge = self._judge_by(self.search_side, settings.samples, FIRST_SEED)
         rate = config.learning_rate or self._usual_rate()
         self.space = Space(sites=tuple(sites.bits), numbers=settings.numbers(rate, config.max_train_steps))
@@ -123,6 +124,7 @@ class InnerTraining:
         search = self.settings.model_dump(mode="json", exclude={"final_samples", "limit", "early_stop", "reference"})
         return {
             "base": self.bench.base, "pictures": digest(self.bench.samples), "held-out": digest(self.bench.held_out),
+            "judge": WAY,
             **{f"run.{name}": json.dumps(value) for name, value in runs.items()},
             **{f"search.{name}": json.dumps(value) for name, value in search.items()},
         }  # fmt: skip

@@ -9,14 +9,16 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from training.finetune.data import Sample
-from training.finetune.seen import sample_features
+from training.finetune.seen import evenly, features_as_soft, plain_views, usual_size, view_features
 from training.finetune.workbench import Workbench
 from training.metrics.features import FeatureSpace
 from training.metrics.memorization import copy_rate
-from training.metrics.quality import kernel_distance
+from training.metrics.quality import kernel_estimate
 
 FIRST_SEED, FINAL_SEED = 1_000_000, 2_000_000
 """Of the samples of a search, and of its final choice."""
+WAY = "2"
+"""Of measuring: raise it when figures change, so that a study has none of both."""
 LEAST_HELD_OUT = 20
 """On either side: so many are needed for a quantile of 5 %."""
 _MEASURED = 32
@@ -32,11 +34,11 @@ class Judged:
     quality: float
     """Kernel distance of the samples to held-out pictures."""
     copying: float
-    """Share of the samples that are nearer to a trained picture than nearly all held-out ones are."""
+    """Share of the samples that are nearer to a trained picture than nearly all held-out ones, as soft, are."""
     metrics: dict[str, float]
     """These and others, by names that say feature space and number of samples."""
     shown: UInt8[Tensor, "n height width 3"]
-    """The first few samples: the same captions and seeds for every model of a search."""
+    """A few samples: the same captions and seeds for every model of a search."""
 
 
 class Judge:
@@ -49,12 +51,15 @@ class Judge:
         self._bench, self._features = bench, features
         self._count, self._steps, self._quantile, self._first_seed = samples, steps, quantile, first_seed
         trained = list({sample.piece: sample for sample in bench.samples}.values())
-        self._trained, self._held_out = trained, list(held_out)
+        self._size = usual_size(bench.samples)
+        seen, self._unseen = plain_views(trained, mirrors=bench.config.flip), plain_views(held_out)
         self._of_trained, self._of_held_out = (
-            sample_features(side, features, bench.cache) for side in (trained, self._held_out)
+            view_features(views, features, bench.cache, self._size) for views in (seen, self._unseen)
         )
-        self._size = trained[0].size
-        self._told = [f"{bench.config.trigger} {sample.caption}".strip() for sample in trained]
+        # files lie in order, often by what they show, so their beginning is not like the whole
+        self._told = [f"{bench.config.trigger} {sample.caption}".strip() for sample in evenly(trained, samples)]
+        count = min(_MEASURED, len(trained), len(held_out))
+        self._measured = [evenly(side, count) for side in (trained, held_out)]
 
     @torch.no_grad()
     def __call__(self) -> Judged:
@@ -64,28 +69,29 @@ class Judge:
         network.eval()
         with learner.measuring():
             made = self._make()
-            found = self._features(rearrange(made, "n h w c -> n c h w").float() / 255)
+            pictures = rearrange(made, "n h w c -> n c h w").float() / 255
+            found = self._features(pictures)
+            soft = features_as_soft(self._unseen, pictures, self._features, self._bench.cache, self._size)
             gap = self._loss_gap()
         network.train(was_training)
-        rate = copy_rate(found, self._of_trained, self._of_held_out, quantile=self._quantile)
-        quality = kernel_distance(found, self._of_held_out)
+        rate = copy_rate(found, self._of_trained, soft, quantile=self._quantile)
+        quality = kernel_estimate(found, self._of_held_out)
         told = f"({self._features.name}, N={self._count})"
         metrics = {
-            f"kd{told}": quality, f"copy-rate{told}": rate.value, "copy_rate_low": rate.low,
-            "copy_rate_high": rate.high, "loss-gap": gap,
+            f"kd{told}": quality.value, f"copy-rate{told}": rate.value, f"copy-rate-low{told}": rate.low,
+            f"copy-rate-high{told}": rate.high, f"loss-gap(N={len(self._measured[0])})": gap,
         }  # fmt: skip
-        return Judged(quality=quality, copying=rate.value, metrics=metrics, shown=made[:_SHOWN].cpu())
+        if quality.error is not None:
+            metrics[f"kd-error{told}"] = quality.error
+        shown = torch.stack(evenly(made.cpu().unbind(), min(_SHOWN, len(made))))
+        return Judged(quality=quality.value, copying=rate.value, metrics=metrics, shown=shown)
 
     def _make(self) -> UInt8[Tensor, "n height width 3"]:
-        prompts = [self._told[k % len(self._told)] for k in range(self._count)]
         seeds = range(self._first_seed, self._first_seed + self._count)
-        return self._bench.family.sample_many(prompts, self._size, seeds, steps=self._steps)
+        return self._bench.family.sample_many(self._told, self._size, seeds, steps=self._steps)
 
     def _loss_gap(self) -> float:
         """Held-out loss less trained loss at the same noise: 0 before training, and it grows with memorizing."""
         learner, task = self._bench.learner, self._bench.learner.tasks[0]
-        count = min(_MEASURED, len(self._trained), len(self._held_out))
-        seen, unseen = (
-            float(learner.losses_at_fixed_noise(side[:count], task).mean()) for side in (self._trained, self._held_out)
-        )
+        seen, unseen = (float(learner.losses_at_fixed_noise(side, task).mean()) for side in self._measured)
         return unseen - seen

@@ -1,16 +1,23 @@
 """The inner loop on a tiny model: what it leaves, and that it goes on exactly where it was killed."""
 
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from einops import rearrange
 from PIL import Image
 
 from training.finetune.config import DataSet, FinetuneConfig
 from training.finetune.searching.inner import InnerTraining, read_points, samples_of
+from training.finetune.searching.judge import FINAL_SEED, Judge
 from training.finetune.searching.settings import SearchSettings
+from training.finetune.seen import middle_picture
 from training.methods.adapter import apply_adapter, load_adapter
+from training.metrics.features import Pixels
+from training.metrics.memorization import copy_rate
+from training.metrics.softness import blurred
 from training.search.space import Candidate
 
 SETTINGS = {"samples": 16, "final_samples": 16, "num_inference_steps": 2, "checkpoints": (1, 2, 4)}
@@ -25,7 +32,9 @@ def blotches(seed):
 def make(animator, folder, count=52, *, settings=None, **more):
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for k in range(count):
-        blotches(k).save(folder / "data" / f"{k}.png")
+        blotches(k).save(folder / "data" / f"{k:02}.png")
+        # as files often are, in order of what they show
+        (folder / "data" / f"{k:02}.txt").write_text("early" if k < count // 2 else "late")
     told = {
         "model": str(animator), "data": (DataSet(folder=folder / "data"),), "resolution": 32, "max_train_steps": 4,
         "train_batch_size": 2, "method": "full", "learning_rate": 0.01, "mixed_precision": "fp32",
@@ -122,7 +131,37 @@ def test_the_final_choice_looks_at_other_pictures_and_seeds(inner, candidate, tm
     assert not {s.piece for s in inner.search_side} & {s.piece for s in inner.final_side}
     points = list(inner(candidate, tmp_path / "t"))
     base, last = inner.finally_judged([None, Path(points[-1].path)])
-    assert base.quality != last.quality != points[-1].quality
+    assert base.quality == inner._judge_by(inner.final_side, 16, FINAL_SEED)().quality
+    assert base.quality not in (last.quality, inner._judge().quality)
+
+
+def test_samples_are_asked_of_all_captions_not_of_the_first_ones(inner):
+    asked = Counter(inner._judge._told)
+    trained = Counter(sample.caption for sample in inner.bench.samples)
+    assert set(asked) == {"early", "late"}
+    assert asked["early"] / 16 == pytest.approx(trained["early"] / trained.total(), abs=0.1)
+
+
+def test_soft_samples_are_not_taken_for_copies(inner, monkeypatch):
+    soft = blurred(torch.cat([middle_picture(sample) for sample in inner.final_side[:16]]), 4.0)
+    made = (rearrange(soft, "n c h w -> n h w c") * 255).round().byte()
+    monkeypatch.setattr(inner.bench.family, "sample_many", lambda *asked, **how: made)
+    space = Pixels(torch.device("cpu"))
+    judge = Judge(inner.bench, space, inner.search_side, samples=16, steps=2, quantile=0.05)
+    # they are near to all pictures, trained or not, and few held-out ones are as near while these are sharp
+    assert copy_rate(space(soft), judge._of_trained, judge._of_held_out).value > 0.8
+    assert judge().copying < 0.3
+
+
+def test_a_mirrored_copy_is_a_copy_where_mirrored_pictures_are_trained(animator, tmp_path, monkeypatch):
+    def copying(inner):
+        mirrored = torch.cat([middle_picture(sample, mirrored=True) for sample in inner.bench.samples[:8]])
+        made = (rearrange(mirrored, "n c h w -> n h w c") * 255).round().byte()
+        monkeypatch.setattr(inner.bench.family, "sample_many", lambda *asked, **how: made)
+        return inner._judge().copying
+
+    assert copying(make(animator, tmp_path, flip=True)) == 1
+    assert copying(make(animator, tmp_path)) < 0.5
 
 
 def test_too_few_held_out_pictures_are_told(animator, tmp_path):
