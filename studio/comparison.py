@@ -131,11 +131,12 @@ class Comparison:
             words = ["resume", str(run)] if begun else ["train", str(config), "--output-dir", str(run)]
             found = self._do(words, run, "training")
             if "error" in found:
-                share, rate = variant.share, variant.rate
                 return Row(
-                    method=variant.method, trainable_share=share, learning_rate=rate, run=str(run), error=found["error"]
-                )
-            result.write_text(json.dumps(found), encoding="utf-8")
+                    method=variant.method, trainable_share=self._share_of(variant), learning_rate=variant.rate,
+                    run=str(run), error=found["error"],
+                )  # fmt: skip
+            with moved_in(result) as staged:
+                staged.write_text(json.dumps(found), encoding="utf-8")
         return self._row(variant, run, json.loads(result.read_text(encoding="utf-8")))
 
     def scored(self, variant: Variant) -> Row:
@@ -163,7 +164,7 @@ class Comparison:
     def _config_of(self, variant: Variant) -> Path:
         """Writes what `studio train` is told; the options of the config belong to its own method."""
         values = dict(self._values)
-        values["method"], values["trainable_share"] = variant.method, variant.share
+        values["method"], values["trainable_share"] = variant.method, self._share_of(variant)
         if variant.method != self._values.get("method", "sara"):
             values["method_options"] = {}
         if variant.rate is not None:
@@ -172,6 +173,15 @@ class Comparison:
         with moved_in(path) as staged:
             staged.write_text(dump_toml({"finetune": values}), encoding="utf-8")
         return path
+
+    def _share_of(self, variant: Variant) -> float | None:
+        """The variant's share, else the config's; None for a method without a size."""
+        from training.methods import METHODS
+
+        if METHODS[variant.method].sized_by is None:
+            return None
+        share: float | None = self._values.get("trainable_share")
+        return share if variant.share is None else variant.share
 
     def _do(self, words: Sequence[str], run: Path, what: str) -> dict[str, Any]:
         folder = self._folder / "jobs" / f"{run.name}-{what}"
@@ -192,7 +202,7 @@ class Comparison:
         steps = [event for event in events if event["event"] == "step"]
         metrics = result.get("metrics") or {}
         return Row(
-            method=variant.method, trainable_share=variant.share,
+            method=variant.method, trainable_share=self._share_of(variant),
             trainable_parameters=result.get("trainable_parameters"),
             learning_rate=max(event["learning_rate"] for event in steps),
             loss=next((metrics[name] for name in LOSSES if name in metrics), None),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pose.wording import in_a_line
 from studio.errors import RequestError
 from studio.files import moved_in
 from studio.search_plots import front_plot, masks_plot
@@ -94,6 +95,37 @@ def row_of(study: "Study", result: "Result", finals: Finals) -> Row:
     )  # fmt: skip
 
 
+def front_in(folder: Path) -> list[Row]:
+    """The front of a study by its folder: of its ledger, or where that is in a database, as `front.json` has it.
+
+    Raises:
+        RequestError: there is neither.
+    """
+    from training.search.ledger import LEDGER
+    from training.search.study import open_study
+
+    if (folder / LEDGER).is_file():
+        return rows_of(open_study(folder), {})
+    path = folder / FRONT
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["front"]
+        return [Row(**{**row, "sites": tuple(row["sites"])}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"{folder} has no ledger, and {path.name} cannot be read ({in_a_line(error)}); `studio search show` with "
+            "the study's --storage writes it"
+        ) from None
+
+
+def contenders(study: "Study", finals: Finals) -> "list[Result]":
+    """What a point is chosen from: those of the front that the final choice measured, all before it measured any.
+
+    A figure of the search beside one of the final choice would win by its luck.
+    """
+    front = study.front()
+    return [result for result in front if name_of(result) in finals] or front
+
+
 def judged(finals: Finals) -> "Callable[[Result], tuple[float, float]]":
     """What a point is chosen by: what the final choice measured where it did, for a winner was lucky as well."""
 
@@ -119,7 +151,7 @@ def choose(study: "Study", finals: Finals, *, limit: float | None = None, name: 
     if name is not None:
         return by_name(study, name)
 
-    found, objectives = study.front(), judged(finals)
+    found, objectives = contenders(study, finals), judged(finals)
     limit = study.header.limit if limit is None else limit
     if limit is not None:
         return pareto.best_within(found, objectives, limit)
@@ -132,10 +164,12 @@ def read_finals(folder: Path) -> Finals:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def write_finals(folder: Path, finals: Finals) -> None:
-    """Keeps it."""
-    with moved_in(folder / FINALS) as path:
-        path.write_text(json.dumps(finals, indent=1), encoding="utf-8")
+def add_final(study: "Study", name: str, found: dict[str, float]) -> None:
+    """Keeps what it measured of a point, beside what other workers did meanwhile."""
+    with study.ledger.exclusive():
+        finals = {**read_finals(study.folder), name: found}
+        with moved_in(study.folder / FINALS) as path:
+            path.write_text(json.dumps(finals, indent=1), encoding="utf-8")
 
 
 def write_report(study: "Study", finals: Finals) -> None:

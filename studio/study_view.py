@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from studio.errors import RequestError
-from studio.search_report import Finals, Row, choose, judged, name_of, read_finals, row_of, rows_of
+from studio.search_report import Finals, Row, choose, contenders, judged, name_of, read_finals, row_of, rows_of
 from studio.studies import Place
 from training.search import pareto
 from training.search.entries import LedgerError
@@ -125,7 +125,7 @@ def view_of(place: Place, *, limit: float | None = None) -> StudyView:
 def recommend(study: Study, finals: Finals, limit: float | None) -> str | None:
     """The name of the point to take; None where there is none within the limit."""
     if limit is not None and limit >= NO_LIMIT:
-        found = study.front()
+        found = contenders(study, finals)
         return name_of(pareto.knee(found, judged(finals))) if found else None
     chosen = choose(study, finals, limit=limit)
     return None if chosen is None else name_of(chosen)

@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -17,7 +17,7 @@ from pose.wording import in_a_line
 from training.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainingConfig
 from training.events import Event, OutOfMemory, Saved, Skipped, Step
-from training.memory import Ladder, NoMemoryLeftError, free_memory, is_out_of_memory
+from training.memory import Ladder, NoMemoryLeftError, free_memory, is_out_of_memory, no_room_to_choose
 from training.optimizers import optimizer_tensors, restore_optimizer
 from training.schedules import rate_at
 from training.tasks import Task, draw_task
@@ -51,7 +51,7 @@ class Learner(Protocol):
         ...
 
 
-class NotFiniteError(RuntimeError):
+class NotFiniteError(ArithmeticError):
     """The loss or its gradient became NaN or infinite."""
 
 
@@ -191,7 +191,7 @@ class Going:
         parts, share = self.memory.parts, self.memory.share // self.memory.parts
         generator = step_generator(config.seed, step, index)
         values: dict[str, float] = {}
-        said = ""
+        files: list[str] = []
         with _own_draws(config.seed, step, index, self.where):
             for part in range(parts):
                 first = step * config.batch_size + (part * processes + index) * share
@@ -209,11 +209,13 @@ class Going:
                     objective = objective + losses["penalty"]
                 for name, loss in losses.items():
                     values[name] = values.get(name, 0.0) + float(loss.detach()) / parts
-                said = _names(batch)
                 if not all(math.isfinite(v) for v in values.values()):
-                    raise NotFiniteError(_not_finite(step, f"the losses are {values}{said}", self.run))
+                    what = f"the losses are {values}{_named(_files(batch))}"
+                    raise NotFiniteError(_not_finite(step, what, self.run))
+                files += _files(batch)
                 self.accelerator.backward(self.scaler.scale(objective / parts))
-        return values, said
+        # an infinite gradient may come from any part
+        return values, _named(files)
 
     def _update(self, step: int, task: Task, values: dict[str, float], files: str) -> Iterator[Event]:
         """Clips the gradients and moves weights and average by them."""
@@ -241,7 +243,14 @@ class Going:
         decay = min(self.config.ema_decay, (step + 1) / (step + 10))
         present = [p.detach() for p in self.names.values()]
         torch._foreach_lerp_([self.average[n] for n in self.names], present, 1 - decay)
-        if self.trained.after_step(step + 1, self.optimizer, self.average):
+        try:
+            changed = self.trained.after_step(step + 1, self.optimizer, self.average)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                kept = latest_checkpoint(self.run)
+                raise NoMemoryLeftError(f"{no_room_to_choose(error)}; the last checkpoint is {kept}") from error
+            raise
+        if changed:
             self.names = self.trained.named()
         self.skipped_in_a_row = 0 if moves else self.skipped_in_a_row + 1
         self.skipped += not moves
@@ -341,10 +350,13 @@ def _no_room_for_optimizer(step: int, error: BaseException, run: Path) -> str:
     )
 
 
-def _names(batch: Batch) -> str:
+def _files(batch: Batch) -> tuple[str, ...]:
     """The files that a batch was made of, where it knows them."""
-    files = getattr(batch, "files", None)
-    return f"; the batch is of {', '.join(files)}" if files else ""
+    return tuple(getattr(batch, "files", None) or ())
+
+
+def _named(files: Sequence[str]) -> str:
+    return f"; the batch is of {', '.join(dict.fromkeys(files))}" if files else ""
 
 
 def _read_run(run: Path, fingerprint: dict[str, Any]) -> tuple[Path, dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from pose.wording import in_a_line
+
 _SIGNS = (
     "out of memory",
     "can't allocate memory",
@@ -43,6 +45,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def no_room_to_choose(error: BaseException) -> str:
+    """Words that gradients of a whole network, by which a method chooses what it trains, do not fit."""
+    return (
+        f"out of memory while choosing by gradients what is trained ({in_a_line(error)}); use gradient_checkpointing, "
+        "gradient_accumulation_steps, or a smaller batch or resolution"
+    )
 
 
 def free_memory() -> None:

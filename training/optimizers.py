@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from training.methods.ages import AGE, follow_ages
+
 _TABLES = {"qmap1": "dynamic", "qmap2": "udynamic"}
 """What bitsandbytes looks 8-bit numbers up in: constants, shared by all parameters, and not worth storing."""
 
@@ -86,6 +88,8 @@ def restore_optimizer(
         name, field = key.rsplit(":", 1)
         parameter = names[name]
         state = optimizer.state[parameter]
+        if field == AGE:
+            follow_ages(optimizer)
         if not hasattr(optimizer, "name2qmap"):
             # counters stay on the CPU, where the optimizer made them and a step reads them; but not the fused kernel's
             on_cpu = value.ndim == 0 and not options[parameter].get("fused")

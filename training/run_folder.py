@@ -1,5 +1,6 @@
 """A run's folder: its config, its events, and the files by which it is asked to stop or to save."""
 
+import fcntl
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from training.trackers import TrackerName, open_trackers
 
 STOP, SAVE = "stop", "save"
 """Files that ask a run to stop after its step, or to save after it and go on."""
+_LOCK, _EVENTS = ".lock", "events.jsonl"
 
 
 def is_main() -> bool:
@@ -37,6 +39,39 @@ def refuse_another_run(run: Path) -> None:
         )
 
 
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Holds a run's folder, from before anything is loaded: two processes that train in one would spoil both.
+
+    What an earlier run was asked for, to stop or to save, is forgotten. A folder that was made for nothing, since the
+    run did not begin, is taken away again.
+
+    Raises:
+        CheckpointError: another process trains in it.
+    """
+    if not is_main():
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    lock = run / _LOCK
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CheckpointError(
+                f"{run}: another process trains in this folder; wait for it, end it with `touch {run / STOP}`, or name "
+                "another folder"
+            ) from None
+        for asked in (STOP, SAVE):
+            (run / asked).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if list(run.iterdir()) == [lock]:
+                lock.unlink()
+                run.rmdir()
+
+
 def record(
     run: Path,
     config: Mapping[str, Any],
@@ -48,20 +83,19 @@ def record(
     """Passes the events of a run on, and writes its folder: config.toml, events.jsonl, and what trackers make.
 
     The config of a resumed run is written again at its first step, for then the loop has found it to fit the
-    checkpoint.
+    checkpoint. A run that begins forgets the events of one that ended before its first checkpoint.
 
     Raises:
         SaveError: the disk is full.
     """
     main = is_main()
     run.mkdir(parents=True, exist_ok=True)
-    if main:
-        for asked in (STOP, SAVE):
-            (run / asked).unlink(missing_ok=True)
+    if main and not resume:
+        (run / _EVENTS).unlink(missing_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_full_disk_is_told(run))
         stack.enter_context(closing(cast(Generator[Event], events)))
-        log = stack.enter_context(_Lines(run / "events.jsonl" if main else Path(os.devnull)))
+        log = stack.enter_context(_Lines(run / _EVENTS if main else Path(os.devnull)))
         trackers = open_trackers(report_to, run, config) if main else []
         for tracker in trackers:
             stack.callback(tracker.close)

@@ -202,27 +202,24 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
         Raises:
             ValueError: there is no such method or option.
         """
-        return METHODS[self.method].model_validate(self._for_this_run())
+        return METHODS[self.method].model_validate({**self.method_options, **self.fitted_options()})
 
-    def own_options(self) -> dict[str, Any]:
-        """The options of the method and its defaults, whatever the length of the run."""
-        return METHODS[self.method].model_validate(self.method_options).model_dump(mode="json")
-
-    def _for_this_run(self) -> dict[str, Any]:
-        """The options, with what the papers do halfway or in rounds fitted to the length of this run."""
-        options, fields = dict(self.method_options), METHODS[self.method].model_fields
+    def fitted_options(self) -> dict[str, int]:
+        """What the papers do halfway or in rounds, fitted to the length of this run where it is not set."""
+        options, fields = self.method_options, METHODS[self.method].model_fields
+        fitted = {}
 
         def open_option(name: str) -> bool:
             return name in fields and fields[name].default is None and options.get(name) is None
 
         for name in ("reselect_step", "select_step"):
             if open_option(name) and self.max_train_steps > 1:
-                options[name] = self.max_train_steps // 2
+                fitted[name] = self.max_train_steps // 2
         if open_option("round_steps"):
             rounds = options.get("rounds", fields["rounds"].default)
             if isinstance(rounds, int) and rounds > 0:
-                options["round_steps"] = max(1, self.max_train_steps // rounds)
-        return options
+                fitted["round_steps"] = max(1, self.max_train_steps // rounds)
+        return fitted
 
     def loop(self, learning_rate: float) -> TrainingConfig:
         """What the training loop is told."""
@@ -254,6 +251,10 @@ def read_config(path: Path) -> dict[str, Any]:
             data["folder"] = str((path.parent / data["folder"]).absolute())
     if isinstance(values.get("cache_dir"), str):
         values["cache_dir"] = str((path.parent / values["cache_dir"]).absolute())
+    # a hub id, and the name of ours, stand for no folder
+    model = values.get("model")
+    if isinstance(model, str) and model != "mini" and (path.parent / model).is_dir():
+        values["model"] = str((path.parent / model).absolute())
     return values
 
 

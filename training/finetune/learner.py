@@ -110,11 +110,16 @@ class FinetuneLearner(nn.Module):
         return {"loss": each.mean()}
 
     def losses(self) -> Iterable[Float[Tensor, ""]]:
-        """Losses of a few batches, for a method that chooses by gradients; of all tasks in turn."""
+        """Losses of a few batches, for a method that chooses by gradients; of all tasks in turn.
+
+        A batch that is trained in parts comes in these: it would not fit as a whole.
+        """
         size = self.config.train_batch_size
+        share = max(1, size // self.config.gradient_accumulation_steps)
         for k in range(8):
             generator, task = torch.Generator(), self.tasks[k % len(self.tasks)]
-            yield self(self.batch(task, k * size, size, generator), task, generator)["loss"]
+            for first in range(k * size, (k + 1) * size, share):
+                yield self(self.batch(task, first, share, generator), task, generator)["loss"]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

@@ -4,9 +4,10 @@ import json
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.disk import write_text
@@ -15,8 +16,9 @@ from training.finetune.cache import CacheError
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import digest
 from training.finetune.data.quarantine import write_quarantine
+from training.finetune.families import Family
 from training.finetune.guard import Guard
-from training.finetune.learner import FinetuneLearner
+from training.finetune.learner import FinetuneLearner, encoders_hash
 from training.finetune.of_checkpoint import put_average
 from training.finetune.strip import write_strip
 from training.finetune.workbench import Workbench
@@ -25,14 +27,14 @@ from training.loop import train
 from training.methods import Tuner
 from training.optimizers import check_optimizer
 from training.processes import refuse_plugins
-from training.run_folder import is_main, record, refuse_another_run, saver, stopper
+from training.run_folder import held, is_main, record, refuse_another_run, saver, stopper
 from training.trackers import check_trackers
 from training.trained import Tuned
 
 ADAPTER = "adapter.safetensors"
 _FREE = (
     "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_prompts",
-    "report_to", "adapter_dtype", "cache_dir", "guard",
+    "report_to", "adapter_dtype", "cache_dir", "guard", "method_options",
 )  # fmt: skip
 """What may differ in a resumed run."""
 
@@ -55,15 +57,36 @@ def finetune(
     refuse_plugins()
     check_optimizer(config)
     check_trackers(config.report_to)
-    if not resume:
-        refuse_another_run(run)
+    with held(run):
+        if not resume:
+            refuse_another_run(run)
+        config = _of_one_length(config, run, resume=resume)
+        yield from _tuned(config, run, resume, device, stopper(run, began, time_limit_s), on_batch)
 
+
+def _of_one_length(config: FinetuneConfig, run: Path, *, resume: bool) -> FinetuneConfig:
+    """The config with what is fitted to the run's length written down: a run that is made longer keeps it.
+
+    Where it is, nobody can tell from the longer length, and SaRA would choose anew a second time.
+    """
+    begun = (read_finetune(run) if resume and (run / "config.toml").is_file() else None) or config
+    known = {name: begun.method_options.get(name) for name in config.fitted_options()}
+    fitted = {**begun.fitted_options(), **{name: at for name, at in known.items() if at is not None}}
+    if begun.method != config.method or not fitted:
+        return config
+    return config.model_copy(update={"method_options": {**fitted, **config.method_options}})
+
+
+def _tuned(
+    config: FinetuneConfig, run: Path, resume: bool, device: str | None, should_stop: Callable[[], str | None],
+    on_batch: OnBatch | None,
+) -> Iterator[Event]:  # fmt: skip
     def events(made: _Made) -> Iterator[Event]:
         yield from made.notes()
         for event in train(
             made.learner, config.loop(made.rate), run, trained=Tuned(made.tuner, config), resume=resume,
             fingerprint=made.fingerprint, device=device, on_batch=on_batch,
-            should_stop=stopper(run, began, time_limit_s), should_save=saver(run), watch=made.guard,
+            should_stop=should_stop, should_save=saver(run), watch=made.guard,
         ):  # fmt: skip
             if is_main() and isinstance(event, Finished) and event.complete:
                 made.finish(event)
@@ -97,9 +120,10 @@ class _Made:
         self.rate = config.learning_rate or bench.usual_rate
         self.fingerprint = {
             "base": bench.base, "pictures": digest(bench.samples),
+            "encoders": encoders_hash(bench.family), "scheduler": _scheduler(bench.family),
             **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
-            # a default of another version makes another run; not what follows from max_train_steps, which may differ
-            **{f"method_options.{k}": v for k, v in config.own_options().items()},
+            # a default of another version makes another run
+            **{f"method_options.{k}": v for k, v in self.method.model_dump(mode="json").items()},
         }  # fmt: skip
 
     def notes(self) -> Iterator[Event]:
@@ -144,6 +168,12 @@ def read_finetune(run: Path) -> FinetuneConfig | None:
     """The config of a run folder; None where another kind of run is in it."""
     values = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     return FinetuneConfig.model_validate(values["finetune"]) if "finetune" in values else None
+
+
+def _scheduler(family: Family) -> dict[str, Any]:
+    """What the noise and the objective follow from, as a checkpoint has it."""
+    told = {name: value for name, value in family.pipeline.scheduler.config.items() if not name.startswith("_")}
+    return dict(json.loads(json.dumps(told, default=str)))
 
 
 def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:

@@ -11,7 +11,7 @@ from training.finetune.data import split
 from training.finetune.families import open_family
 from training.finetune.frugal import FrugalLearner, cast_idle, cast_weights, check_trained, shrink_under
 from training.finetune.gather import gather
-from training.memory import free_memory, is_out_of_memory
+from training.memory import NoMemoryLeftError, free_memory, is_out_of_memory, no_room_to_choose
 from training.methods import MethodConfig, Scope, Tuner, find_scope
 from training.methods.adapter import Adapter, files_hash, save_adapter, weights_hash
 from training.methods.quantized import QUANTIZED, check_beside, check_quantizable
@@ -108,9 +108,15 @@ class Workbench:
 
         Raises:
             ValueError: it finds nothing to train in the scope.
+            NoMemoryLeftError: gradients by which it chooses do not fit.
         """
         rng = torch.Generator().manual_seed(config.seed)
-        tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
+        try:
+            tuner = method.attach(self.network, scope, rng, self.learner.losses if method.needs_losses else None)
+        except (RuntimeError, MemoryError) as error:
+            if method.needs_losses and is_out_of_memory(error):
+                raise NoMemoryLeftError(no_room_to_choose(error)) from error
+            raise
         self.usual_rate = method.learning_rate(tuner)
         tuner = shrink_under(tuner, config, self.device)
         self._place(network=True)

@@ -27,6 +27,11 @@ class Scorer:
         """
         self._family = open_family(base.folder, base.component)
         task = self._family.tasks[0]
+        if task in self._family.conditioned:
+            raise ValueError(
+                f"rule greedy: {base.folder} is trained on {task}, which sees more than text, and pictures of text "
+                "alone are measured; take another rule"
+            )
         wanted = {task: self._family.wants(task)}
         found = find_samples([DataSet(folder=data)], wanted, resolution=resolution, multiple=self._family.multiple)
         pictures = list({picture.digest: picture for picture in found.samples}.values())[:PICTURES]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.methods.ages import begin_ages
 from training.methods.base import Moved, Tuner
 
 
@@ -15,6 +16,8 @@ def rebuild(optimizer: torch.optim.Optimizer, tuner: Tuner) -> None:
     `Tuner.after_step` says so.
     """
     state: dict[Tensor, Any] = {}
+    if any(bool((move.kept < 0).any()) for move in tuner.moved):
+        begin_ages(optimizer)
     for move in tuner.moved:
         old = move.old
         if old in optimizer.state:

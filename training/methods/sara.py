@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.methods.base import METHODS, Losses, Tuner
 from training.methods.inplace import InPlaceMethod, InPlaceTuner, Piece
 from training.methods.scope import Scope, parameters_in
-from training.methods.selection import choose, magnitude
+from training.methods.selection import CAP, choose, magnitude
 from training.methods.supports import Scattered
 
 SIGMA_ROOT_2 = 0.0387
@@ -45,7 +45,7 @@ class SaRA(InPlaceMethod):
     """Trains |w| below this instead; the published values belong to SD 1.5 (2e-3 trains 5.8 % there)."""
     budget: int | None = Field(default=None, ge=1)
     """Trains so many numbers instead."""
-    cap: float = Field(default=0.5, gt=0, le=1)
+    cap: float = Field(default=CAP, gt=0, le=1)
     """Largest share of one matrix or filter that is trained: layers that start at zero would be taken whole."""
     nuclear_weight: float = Field(default=5e-4, ge=0)
     """Weight of the low-rank term; 0 leaves it out."""

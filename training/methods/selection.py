@@ -1,6 +1,7 @@
 """Choosing k numbers out of all tensors by score, exactly and in little memory."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,10 @@ from torch import Tensor
 
 Score = Callable[[], Float[Tensor, "..."]]
 """Makes the scores of one tensor, none negative; made anew on every pass, so that only one tensor's exist at a time."""
+
+
+CAP: Final = 0.5
+"""The largest share of a matrix or filter that is taken of it where the smallest of all numbers are chosen."""
 
 
 def fixed(score: Float[Tensor, "..."]) -> Score:

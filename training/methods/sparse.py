@@ -14,7 +14,7 @@ from training.methods.base import METHODS, Losses, needed
 from training.methods.calibration import fisher, gradient_scores, size_of_gradient, snip
 from training.methods.inplace import InPlaceMethod, InPlaceTuner
 from training.methods.scope import Scope, parameters_in
-from training.methods.selection import Score, choose, fixed, magnitude
+from training.methods.selection import CAP, Score, choose, fixed, magnitude
 from training.methods.supports import Columns, Rows, Scattered, Support
 
 Selector = Literal["smallest", "largest", "random", "snip", "fisher", "gradient"]
@@ -76,9 +76,16 @@ class Sparse(InPlaceMethod):
         for together in sets:
             total = sum(make().numel() for make in together.values())
             count = max(1, round(self.fraction * total))
-            for name, index in choose(together, count, largest=self.selector != "smallest").items():
+            chosen = choose(together, count, largest=self.selector != "smallest", cap=self._cap)
+            for name, index in chosen.items():
                 supports[name] = self._support(index, tensors[name].shape)
         return supports
+
+    @property
+    def _cap(self) -> float:
+        """SaRA's: a tensor that starts at zero would be taken whole, where the smallest of all together are asked."""
+        together = self.selector == "smallest" and self.structure == "single" and not self.per_tensor
+        return CAP if together else 1.0
 
     def _scores(
         self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None

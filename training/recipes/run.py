@@ -5,7 +5,7 @@ import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ from training.going import OnBatch
 from training.loop import load_average, train
 from training.recipes.base import RECIPES, Recipe
 from training.recipes.card import render_cards, write_card
-from training.run_folder import is_main, record, refuse_another_run, saver, stopper
+from training.run_folder import held, is_main, record, refuse_another_run, saver, stopper
 
 _NOT_IN_FINGERPRINT = {"checkpoint_every", "keep_checkpoints", "evaluate_every"}
 
@@ -90,8 +90,18 @@ def run_recipe(
             raise ValueError(f"{name} needs the trained {part}, which is not in {mini}; run its recipe first")
     if recipe.goes_on_from is not None and not recipe.goes_on_from.is_dir():
         raise ValueError(f"start_from {recipe.goes_on_from}: no such folder; name the mini folder of an earlier run")
-    if not resume:
-        refuse_another_run(run)
+    with held(run):
+        if not resume:
+            refuse_another_run(run)
+        yield from _trained(
+            recipe, name, run, mini, export_to, resume, device, on_batch, stopper(run, began, time_limit_s)
+        )
+
+
+def _trained(
+    recipe: Recipe, name: str, run: Path, mini: Path, export_to: Path | None, resume: bool, device: str | None,
+    on_batch: OnBatch | None, should_stop: Callable[[], str | None],
+) -> Iterator[Event]:  # fmt: skip
     learner = recipe.build(mini)
     # as JSON gives it back: a tuple of the settings is a list in the checkpoint
     fingerprint = {"recipe": name, **recipe.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)}
@@ -99,7 +109,7 @@ def run_recipe(
     def events() -> Iterator[Event]:
         for event in train(
             learner, recipe, run, resume=resume, fingerprint=fingerprint, device=device, on_batch=on_batch,
-            should_stop=stopper(run, began, time_limit_s), should_save=saver(run),
+            should_stop=should_stop, should_save=saver(run),
         ):  # fmt: skip
             if is_main() and isinstance(event, Finished) and event.complete:
                 _export(recipe, name, learner, run, export_to)

@@ -7,7 +7,7 @@ moment leaves a study that every other one can go on with.
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +48,7 @@ class Ended:
 
 def bilevel(
     folder: Path, header: Header, inner: Inner, *, storage: str | None = None, seeds: Sequence[Candidate] = (),
-    lease_s: float = 60.0,
+    lease_s: float = 60.0, on_end: Callable[[Path], None] = lambda folder: None,
 ) -> Iterator[Entry | Ended]:  # fmt: skip
     """Begins a study, or goes on with one, until its budget is used; yields what it adds to the ledger, then `Ended`.
 
@@ -63,6 +63,7 @@ def bilevel(
         storage: where the ledger is, see `open_ledger`.
         seeds: candidates from outside, see `read_candidates`.
         lease_s: how long a worker of another machine may be silent before its trial is taken over.
+        on_end: told the folder of a trial that nobody goes on with: it is complete, was stopped early, or failed.
 
     Raises:
         LedgerError: the study there has another header, or the ledger is damaged or out of reach.
@@ -75,16 +76,17 @@ def bilevel(
         header.space.check(candidate)
     folder.mkdir(parents=True, exist_ok=True)
     with _full_disk_is_told(folder), closing(open_ledger(folder, storage, study=header.name)) as ledger:
-        replay = Replay(lambda begun: strategy(begun.space, seed=begun.seed))
-        yield from _Worker(folder, ledger, replay, inner, seeds, lease_s).run(header)
+        replay = Replay(lambda begun: strategy(begun.space, seed=begun.seed, limit=begun.limit))
+        yield from _Worker(folder, ledger, replay, inner, seeds, lease_s, on_end).run(header)
 
 
 class _Worker:
     def __init__(
-        self, folder: Path, ledger: Ledger, replay: Replay, inner: Inner, seeds: Sequence[Candidate], lease_s: float
-    ) -> None:
+        self, folder: Path, ledger: Ledger, replay: Replay, inner: Inner, seeds: Sequence[Candidate], lease_s: float,
+        on_end: Callable[[Path], None],
+    ) -> None:  # fmt: skip
         self.folder, self.ledger, self.replay, self.inner, self.seeds = folder, ledger, replay, inner, seeds
-        self.owner, self.lease_s = this_worker(), lease_s
+        self.owner, self.lease_s, self.on_end = this_worker(), lease_s, on_end
         self._offset = 0
         self._news: deque[Entry] = deque()
         """Added to the ledger and not yet yielded: the consumer may take its time, so never while the lock is held."""
@@ -177,6 +179,7 @@ class _Worker:
         reason = f"its worker died {trial.deaths} times before it got to a next checkpoint: is there enough memory?"
         self._add(self._finished(trial, "failed", reason))
         self.ledger.leases.release(trial.number, self.owner)
+        self.on_end(self.folder / trial.folder)
         return False
 
     def _finished(self, trial: Trial, outcome: Outcome, reason: str | None) -> Finished:
@@ -210,7 +213,7 @@ class _Worker:
     def _train(self, trial: Trial) -> Iterator[Entry]:
         """Trains one trial to its end, or goes on with it; returns early when another worker has taken it over."""
         (self.folder / trial.folder).mkdir(exist_ok=True)
-        failure = None
+        failure, diverged = None, False
         with closing(self._points(trial)) as points:
             while (reason := self._why_stop(trial)) is None:
                 try:
@@ -221,6 +224,8 @@ class _Worker:
                     if isinstance(error, SaveError) or full_disk(error) is not None:
                         raise
                     failure = f"{type(error).__name__}: {error}"
+                    # a candidate that diverges is a bad one, but nothing that would befall all
+                    diverged = isinstance(error, ArithmeticError)
                     break
                 # what a trial that was taken over yields again is in the ledger already
                 if point.step in {known.step for known in trial.points}:
@@ -230,8 +235,10 @@ class _Worker:
                 yield from self._told()
                 trial = self.replay.trials[trial.number]
         outcome: Outcome = "failed" if failure else "stopped" if reason else "complete"
-        self._failures = [*self._failures, failure] if failure else []
-        self._record(self._finished(trial, outcome, failure or reason))
+        if not diverged:
+            self._failures = [*self._failures, failure] if failure else []
+        if self._record(self._finished(trial, outcome, failure or reason)):
+            self.on_end(self.folder / trial.folder)
         yield from self._told()
 
     def _points(self, trial: Trial) -> Generator[Point]:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,21 @@ def read_candidates(path: Path, space: Space) -> list[Candidate]:
         except ValueError as error:
             raise ValueError(f"{path}, candidate {number}: {error}") from error
     return candidates
+
+
+def seeds_of(found: Iterable[tuple[Collection[str], Mapping[str, Value]]], space: Space) -> list[Candidate]:
+    """Candidates of another space, (names of the sites that are on, numbers by name), brought into this one.
+
+    Sites that this space lacks are left out, numbers go to the nearest that there is, and those that are new to the
+    middle. What trains nothing is no candidate.
+    """
+    candidates = []
+    for sites, values in found:
+        mask = tuple(site in sites for site in space.sites)
+        numbers = {n: kind.nearest(values[n]) if n in values else kind.at(0.5) for n, kind in space.numbers.items()}
+        if any(mask):
+            candidates.append(Candidate(mask=mask, values=numbers))
+    return list({candidate.key: candidate for candidate in candidates}.values())
 
 
 def _candidate(found: Any, space: Space) -> Candidate:

@@ -25,8 +25,11 @@ class LogUniform:
 
     def at(self, place: float) -> float:
         """The number at a place of 0..1."""
-        number = math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low)))
-        return min(self.high, max(self.low, number))
+        return self.nearest(math.exp(math.log(self.low) + place * (math.log(self.high) - math.log(self.low))))
+
+    def nearest(self, value: Value) -> float:
+        """What of the range is nearest to a value of another one; its middle for a word."""
+        return self.at(0.5) if isinstance(value, str) else min(self.high, max(self.low, float(value)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,13 @@ class Choice:
     def at(self, place: float) -> Value:
         """The option at a place of 0..1."""
         return self.options[min(len(self.options) - 1, int(place * len(self.options)))]
+
+    def nearest(self, value: Value) -> Value:
+        """The option nearest to a value of another choice; the one in the middle where nothing is near to it."""
+        numbers = [option for option in self.options if not isinstance(option, str)]
+        if value in self.options or isinstance(value, str) or not numbers:
+            return value if value in self.options else self.at(0.5)
+        return min(numbers, key=lambda option: abs(option - value))
 
 
 Range = LogUniform | Choice

@@ -21,8 +21,13 @@ class SearchStrategy(abc.ABC):
     paper: ClassVar[str]
     """Where it comes from."""
 
-    def __init__(self, space: Space, *, seed: int) -> None:
-        self.space, self.seed = space, seed
+    def __init__(self, space: Space, *, seed: int, limit: float | None = None) -> None:
+        """Begins anew.
+
+        Args:
+            limit: the highest copying that is acceptable; candidates above it are of no use, however good.
+        """
+        self.space, self.seed, self.limit = space, seed, limit
 
     @abc.abstractmethod
     def ask(self) -> Candidate:
@@ -30,7 +35,11 @@ class SearchStrategy(abc.ABC):
 
     @abc.abstractmethod
     def tell(self, candidate: Candidate, points: Sequence[Objectives]) -> None:
-        """What a candidate got at each of its checkpoints, the last one last; nothing where it failed."""
+        """What a candidate got at each of its checkpoints, the last one last.
+
+        Where it failed, as by a rate at which training diverges, the last one is infinite: worse than any. Nothing at
+        all is told where it was not trained.
+        """
 
 
 STRATEGIES: Final[Registry[type[SearchStrategy]]] = Registry("strategy")

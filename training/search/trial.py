@@ -88,7 +88,12 @@ class Trial:
 
     @property
     def result(self) -> list[Objectives]:
-        """What a strategy is told: nothing of one that failed, is not finished, or ended in what is no number."""
-        if self.outcome in (None, "failed") or not self.points or not self.points[-1].competes:
+        """What a strategy is told: every checkpoint, and of one that failed or ended in what is no number, infinity.
+
+        Nothing of a trial that is not finished.
+        """
+        if self.outcome is None:
             return []
-        return [point.objectives for point in self.points if point.competes]
+        found = [point.objectives for point in self.points if point.competes]
+        ended_well = self.outcome != "failed" and self.points and self.points[-1].competes
+        return found if ended_well else [*found, (math.inf, math.inf)]

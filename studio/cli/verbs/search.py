@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from training.finetune.searching.inner import InnerTraining
     from training.finetune.searching.settings import SearchSettings
     from training.search.entries import Budget, Header
-    from training.search.space import Candidate, Space
+    from training.search.space import Candidate
     from training.search.study import Study
 
 
@@ -76,7 +76,7 @@ DEFAULT_TRIALS = 12
 
 def run_search(request: SearchRequest, console: Console) -> Result:
     """Searches, then judges the front on pictures that the search did not see."""
-    from studio.search_report import write_report
+    from studio.search_report import read_finals, write_report
     from studio.weights import choose_device, mini_folder
     from training.finetune.searching.inner import InnerTraining
     from training.finetune.searching.setup import write_setup
@@ -98,11 +98,13 @@ def run_search(request: SearchRequest, console: Console) -> Result:
         f"{', '.join(header.space.numbers)}; {len(inner.bench.samples)} pictures are trained, "
         f"{len(inner.search_side)} judge the search and {len(inner.final_side)} the final choice"
     )
-    seeds = _seeds(request.seed_configs, header.space)
+    seeds = _seeds(request.seed_configs, inner)
     teller = _Teller(console, header.budget)
     inner.on_step = teller.on_step
     try:
-        events = bilevel(request.output_dir, header, inner, storage=request.storage, seeds=seeds)
+        events = bilevel(
+            request.output_dir, header, inner, storage=request.storage, seeds=seeds, on_end=inner.clean
+        )  # fmt: skip
         for number, entry in enumerate(events):
             if number == 0:  # not before the study that may be there has been found to be the same
                 write_setup(request.output_dir, inner.setup)
@@ -115,8 +117,8 @@ def run_search(request: SearchRequest, console: Console) -> Result:
             f"interrupted; nothing is lost: the same command goes on with the study in {request.output_dir}"
         ) from None
     study = open_study(request.output_dir, request.storage, name=header.name)
-    finals = _judge_front(study, inner, console)
-    write_report(study, finals)
+    _judge_front(study, inner, console)
+    write_report(study, read_finals(study.folder))
     return _result(study, console)
 
 
@@ -185,27 +187,22 @@ def _header(request: SearchRequest, settings: "SearchSettings", inner: "InnerTra
     )  # fmt: skip
 
 
-def _seeds(path: Path | None, space: "Space") -> "list[Candidate]":
+def _seeds(path: Path | None, inner: "InnerTraining") -> "list[Candidate]":
     """Candidates from a file, or of the front of another study by the names of its sites."""
-    from training.search.seeds import read_candidates
-    from training.search.space import Candidate
-    from training.search.study import open_study
+    from studio.search_report import front_in
+    from training.finetune.searching.setup import STOP_STEP, read_setup
+    from training.search.seeds import read_candidates, seeds_of
 
     if path is None:
         return []
     if not path.is_dir():
-        return read_candidates(path, space)
-    other = open_study(path)
-    if not set(other.header.space.sites) & set(space.sites):
-        raise RequestError(f"--seed-configs {path}: that study has none of this network's sites")
-    found = []
-    for result in other.front():
-        if not any(result.candidate.mask):
-            continue
-        on = {s for s, bit in zip(other.header.space.sites, result.candidate.mask, strict=True) if bit}
-        values = {name: result.candidate.values.get(name, kind.at(0.5)) for name, kind in space.numbers.items()}
-        found.append(Candidate(mask=tuple(site in on for site in space.sites), values=values))
-    return list({candidate.key: candidate for candidate in found}.values())
+        return read_candidates(path, inner.space)
+    front = front_in(path)
+    if not {site for row in front for site in row.sites} & set(inner.space.sites):
+        raise RequestError(f"--seed-configs {path}: its front trains none of this network's sites")
+    # copies come later in proportion to the pictures
+    more = inner.setup.trained / read_setup(path).trained
+    return seeds_of([(row.sites, {**row.values, STOP_STEP: row.step * more}) for row in front], inner.space)
 
 
 class _Teller:
@@ -242,18 +239,33 @@ class _Teller:
                     self._console.note(f"trial {entry.trial} {entry.outcome}: {entry.reason}")
 
 
-def _judge_front(study: "Study", inner: "InnerTraining", console: Console) -> dict[str, dict[str, float]]:
-    """Measures every point of the front anew, on other held-out pictures and seeds; what was measured before stays."""
-    from studio.search_report import name_of, read_finals, write_finals
+def _judge_front(study: "Study", inner: "InnerTraining", console: Console) -> None:
+    """Measures every point of the front anew, on other held-out pictures and seeds; what was measured before stays.
 
-    finals = read_finals(study.folder)
-    front = [result for result in study.front() if name_of(result) not in finals]
-    judged = inner.finally_judged([result.adapter for result in front])
-    for number, (result, found) in enumerate(zip(front, judged, strict=True), 1):
-        finals[name_of(result)] = {"quality": found.quality, "copying": found.copying, **found.metrics}
-        write_finals(study.folder, finals)
-        console.progress(Progress(stage="final choice", done=number, total=len(front), unit="points"))
-    return finals
+    Other workers may still train, or judge as well, so ledger and figures are read again before every point.
+    """
+    from studio.search_report import add_final, name_of, read_finals
+
+    done = 0
+    while True:
+        study.refresh()
+        known = read_finals(study.folder)
+        left = [result for result in study.front() if name_of(result) not in known]
+        here = [result for result in left if result.adapter is None or result.adapter.is_file()]
+        if not here:
+            break
+        found = inner.finally_judged(here[0].adapter)
+        add_final(
+            study, name_of(here[0]), {"quality": found.quality, "copying": found.copying, **found.metrics}
+        )  # fmt: skip
+        done += 1
+        console.progress(Progress(stage="final choice", done=done, total=done + len(here) - 1, unit="points"))
+    if left:
+        folders = ", ".join(sorted({result.trial.folder for result in left}))
+        console.note(
+            f"{len(left)} points of the front are not in {study.folder} ({folders}): the machine that trained them "
+            "makes their final figures by the same command"
+        )
 
 
 def _result(study: "Study", console: Console, limit: float | None = None, point: str | None = None) -> Result:
@@ -308,7 +320,10 @@ def _write_config(study: "Study", request: SearchShowRequest, result: dict[str, 
     steps = chosen.point.step
     if request.pictures is not None:
         steps = max(1, round(steps * request.pictures / setup.trained))
-    config = setup.run_of(chosen.candidate).model_copy(update={"max_train_steps": steps})
+    run = setup.run_of(chosen.candidate)
+    # what was fitted to the whole run stays where it was, or the checkpoint would not come again
+    fitted = {name: max(1, round(at * steps / chosen.point.step)) for name, at in run.fitted_options().items()}
+    config = run.model_copy(update={"max_train_steps": steps, "method_options": {**run.method_options, **fitted}})
     with moved_in(request.write) as path:
         path.write_text(dump_toml(config.model_dump(mode="json")), encoding="utf-8")
     return request.write

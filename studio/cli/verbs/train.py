@@ -4,7 +4,7 @@ import json
 import signal
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -94,6 +94,8 @@ class ResumeRequest(RunRequest):
 
     run: Annotated[Path, Positional()]
     """The run folder."""
+    max_train_steps: Annotated[int, Field(ge=1)] | None = None
+    """Makes a fine-tuning run longer or shorter: steps in all. Where its method chooses anew stays as it was."""
 
 
 class RecipesRequest(Request):
@@ -136,7 +138,7 @@ def _run_finetune(request: TrainRequest, console: Console) -> Result:
     flags: dict[str, Any] = {}
     for flag, name in _FINETUNE_FLAGS.items():
         value = getattr(request, flag)
-        if value not in (None, (), False):
+        if value is not None and value is not False and value != ():  # 0 is a seed
             flags[name] = [{"folder": str(value.absolute())}] if name == "data" else value
     guard = {} if request.guard is None else {"guard.action": request.guard}
     config = finetune_config(request.config, {**guard, **read_settings(request.set)}, flags)
@@ -159,6 +161,9 @@ def finetune_config(
     values = {**(read_config(path) if path else {}), **(flags or {})}
     for name, value in settings.items():
         set_value(values, name, value)
+    model = values.get("model")
+    if isinstance(model, str) and Path(model).is_dir():  # a run goes on from anywhere
+        values["model"] = str(Path(model).absolute())
     if "data" not in values:
         raise RequestError(
             "there is nothing to train on: name a folder of pictures with --train-data-dir, [[data]] in a TOML file, "
@@ -217,8 +222,12 @@ def run_resume(request: ResumeRequest, console: Console) -> Result:
 
         config = read_finetune(request.run)
         if config is not None:
+            if request.max_train_steps is not None:
+                config = config.model_copy(update={"max_train_steps": request.max_train_steps})
             return _follow_finetune(config, request.run, request, console, resume=True)
     name, settings = read_run(request.run)
+    if request.max_train_steps is not None:
+        raise RequestError(f"--max-train-steps: {request.run} is a run of the recipe {name}, whose length is fixed")
     return _follow(name, request.run, settings, request, console, resume=True)
 
 
@@ -291,7 +300,7 @@ def _watch(
     began, made, losses = time.monotonic(), 0, dict[str, float]()
     last: Finished | None = None
     saved, guarded = "", dict[str, object]()
-    with _stopped_by_ctrl_c(run) as pressed:
+    with _stopped_by_ctrl_c(run, lambda: made) as pressed:
         for event in events:
             if isinstance(event, Step):
                 made, losses = made + 1, event.losses
@@ -334,11 +343,16 @@ def _watch(
 
 
 @contextmanager
-def _stopped_by_ctrl_c(run: Path) -> Iterator[list[int]]:
-    """Turns the first Ctrl-C into the run's stop file, so that the loop saves after its step; a second one kills."""
+def _stopped_by_ctrl_c(run: Path, made: Callable[[], int]) -> Iterator[list[int]]:
+    """Turns the first Ctrl-C into the run's stop file, so that the loop saves after its step; a second one kills.
+
+    Before the first step there is nothing to save, and loading may take long, so the first one ends it at once.
+    """
     pressed: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if not made():
+            raise KeyboardInterrupt("interrupted before the first step; nothing is lost: the same command begins again")
         if pressed:
             raise KeyboardInterrupt("interrupted twice; the last checkpoint is kept")
         pressed.append(number)

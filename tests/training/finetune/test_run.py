@@ -292,8 +292,8 @@ def test_going_on_with_another_config_is_refused_by_name(change, field, animator
 def test_going_on_where_a_version_has_another_default_is_refused_by_name(animator, pictures, tmp_path, monkeypatch):
     told = config(animator, pictures, **SARA)
     list(finetune(told, tmp_path / "run", device="cpu", time_limit_s=1e-3))
-    now = {**told.own_options(), "nuclear_every": 3}
-    monkeypatch.setattr(FinetuneConfig, "own_options", lambda self: now)
+    now = told.tuning().model_copy(update={"nuclear_every": 3})
+    monkeypatch.setattr(FinetuneConfig, "tuning", lambda self: now)
     with pytest.raises(CheckpointError, match=r"was trained with method_options\.nuclear_every = 8, now it is 3"):
         list(finetune(told, tmp_path / "run", resume=True, device="cpu"))
 

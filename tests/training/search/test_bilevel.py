@@ -157,19 +157,57 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(search, toy, tmp_path
     assert len(study.trials()) == 12 and study.spent().failed == 1
     failed = study.trials()[1]
     assert (failed.outcome, failed.reason, failed.steps) == ("failed", "ArithmeticError: too many sites", 20)
-    assert failed.result == []
+    # a strategy is told what was measured, and that it ended worse than any other
+    assert failed.result == [*(p.objectives for p in failed.points), (math.inf, math.inf)] and len(failed.points) == 2
 
 
 def test_three_failures_in_a_row_end_the_search_with_the_first(search, tmp_path):
     from training.search.bilevel import SearchError
 
     def broken(candidate, folder):
-        raise ArithmeticError(f"failure of {folder.name}")
+        raise RuntimeError(f"failure of {folder.name}")
         yield
 
     with pytest.raises(SearchError, match=r"failure of trial-0.*mend that"):
         search(broken)
     assert open_study(tmp_path / "study").spent().failed == 3
+
+
+def test_candidates_that_diverge_do_not_end_the_search(search, toy, tmp_path):
+    def diverging(candidate, folder):
+        for point in toy.inner(candidate, folder):
+            if folder.name in ("trial-2", "trial-3", "trial-4", "trial-5"):
+                raise FloatingPointError("the losses are nan")
+            yield point
+
+    search(diverging)
+    study = open_study(tmp_path / "study")
+    assert (study.spent().failed, study.spent().finished) == (4, 12)
+
+
+def test_a_trial_that_nobody_goes_on_with_is_told_once_it_is_over(toy, tmp_path):
+    from training.search.bilevel import bilevel
+
+    over = []
+
+    def fragile(candidate, folder):
+        for point in toy.inner(candidate, folder):
+            if folder.name == "trial-3":
+                raise ArithmeticError("diverged")
+            yield point
+
+    def going():
+        return bilevel(tmp_path / "study", toy.header(), fragile, on_end=lambda folder: over.append(folder.name))
+
+    events = going()
+    for entry in events:
+        if isinstance(entry, Measured) and entry.trial == 5 and entry.point.step == 20:
+            break
+    events.close()
+    assert over == [f"trial-{k}" for k in range(5)]  # trial 5 is gone on with
+    list(going())
+    outcomes = {trial.outcome for trial in open_study(tmp_path / "study").trials()}
+    assert over == [f"trial-{k}" for k in range(12)] and outcomes == {"complete", "stopped", "failed"}
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
@@ -185,7 +223,7 @@ def test_a_number_that_is_not_finite_is_null_in_the_ledger_and_competes_on_no_fr
     assert first["point"]["quality"] is None and first["point"]["metrics"] == {"kd": None}
     assert "not finite" in first["note"]
     study = open_study(tmp_path / "study")
-    assert study.trials()[1].outcome == "complete" and study.trials()[1].result == []
+    assert study.trials()[1].outcome == "complete" and study.trials()[1].result == [(math.inf, math.inf)]
     assert {result.trial.number for result in study.points()} == set(range(12)) - {1}
 
 

@@ -61,9 +61,36 @@ def test_what_another_trained_or_what_failed_can_be_told(name):
     searcher = strategy(name)
     other = Candidate(mask=(True,) * 8, values={"learning_rate": 1e-4, "rank": 8})
     searcher.tell(other, result(other))
-    failed = searcher.ask()
-    searcher.tell(failed, [])
+    for points in ([], [(math.inf, math.inf)], [(1.0, 0.2), (math.inf, math.inf)]):
+        searcher.tell(searcher.ask(), points)
+    searcher.tell(other, [(math.inf, math.inf)])
     space().check(searcher.ask())
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "memcontrol-2", "gp"])
+def test_what_diverges_is_proposed_less(name):
+    """Training diverges where the first site is on."""
+    searcher, asked = strategy(name), []
+    for _ in range(50):
+        asked.append(searcher.ask())
+        searcher.tell(asked[-1], [(math.inf, math.inf)] if asked[-1].mask[0] else result(asked[-1]))
+    assert sum(candidate.mask[0] for candidate in asked[-20:]) <= 6
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "memcontrol-2", "gp", "nsga2-10"])
+def test_a_limit_leads_away_from_what_copies_more(name):
+    """The more is trained the better, and the more is copied."""
+    from training.search.strategies import STRATEGIES
+
+    found = {}
+    for limit in (None, 0.2):
+        searcher = STRATEGIES[name](space(), seed=0, limit=limit)
+        for _ in range(40):
+            candidate = searcher.ask()
+            searcher.tell(candidate, result(candidate))
+        after = [searcher.ask() for _ in range(10)]
+        found[limit] = sum(result(candidate)[0][1] <= 0.2 for candidate in after)
+    assert found[0.2] > found[None]
 
 
 def test_the_default_goes_through_all_capacities_first():
@@ -140,3 +167,23 @@ def test_an_empty_space_and_a_wrong_range_are_refused():
         Space(sites=("a", "a"))
     with pytest.raises(ValueError, match="above 0"):
         LogUniform(low=0, high=1)
+
+
+def test_candidates_of_another_study_are_brought_into_a_space():
+    from training.search.seeds import seeds_of
+
+    found = seeds_of(
+        [
+            (("site0", "site7", "elsewhere"), {"learning_rate": 1e-2, "rank": 9, "stop_step": 300}),
+            (("site0", "site7"), {"learning_rate": 1e-3, "rank": 8}),
+            (("elsewhere",), {"learning_rate": 1e-4, "rank": 8}),
+            (("site1",), {}),
+        ],
+        space(),
+    )
+    for candidate in found:
+        space().check(candidate)
+    # a rate above the range goes to its end and a rank to the nearest; then it is the second one
+    assert [sum(candidate.mask) for candidate in found] == [2, 1]
+    assert found[0].values == {"learning_rate": 1e-3, "rank": 8}
+    assert found[1].values == {"learning_rate": pytest.approx(1e-4), "rank": 8}

@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -92,19 +93,23 @@ class InnerTraining:
             quantile=self.settings.copying_quantile, first_seed=first_seed,
         )  # fmt: skip
 
-    def finally_judged(self, adapters: Sequence[Path | None]) -> Iterator[Judged]:
-        """Measures adapters (None is the base) on held-out pictures and seeds that no search has seen.
+    def finally_judged(self, adapter: Path | None) -> Judged:
+        """Measures an adapter (None is the base) on held-out pictures and seeds that no search has seen.
 
         Raises:
-            ValueError: an adapter is of another model.
+            ValueError: it is of another model.
         """
-        judge = self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED)
-        for path in adapters:
-            folder = self.bench.folder / self.bench.family.component
-            tuner = None if path is None else apply_adapter(self.bench.network, load_adapter(path), folder=folder)
-            yield judge()
+        folder = self.bench.folder / self.bench.family.component
+        tuner = None if adapter is None else apply_adapter(self.bench.network, load_adapter(adapter), folder=folder)
+        try:
+            return self._final_judge()
+        finally:
             if tuner is not None:
                 tuner.unload()
+
+    @cached_property
+    def _final_judge(self) -> Judge:
+        return self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED)
 
     def _usual_rate(self) -> float:
         """The method's own rate, where everything is on."""
@@ -172,6 +177,9 @@ class InnerTraining:
             yield from self._run(folder / RUN, config, tuner, [step for step in wanted if step not in done], measured)
         finally:
             tuner.unload()
+
+    def clean(self, folder: Path) -> None:
+        """Removes from a trial's folder what only going on with it needs: as large as a model and its optimizer."""
         shutil.rmtree(folder / RUN, ignore_errors=True)
 
     def _run(

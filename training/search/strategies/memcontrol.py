@@ -6,12 +6,11 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
-from optuna.trial import create_trial
 from torch.quasirandom import SobolEngine
 
 from training.search.pareto import Objectives
 from training.search.space import Candidate, Space
-from training.search.strategies.optuna_samplers import MultivariateTPE, to_parameters
+from training.search.strategies.optuna_samplers import MultivariateTPE
 from training.search.strategy import STRATEGIES
 
 START = 10
@@ -34,8 +33,8 @@ class MemControl2(MultivariateTPE):
     about: ClassVar[str] = "masks of every capacity, then TPE that is told of every checkpoint; the default"
     paper: ClassVar[str] = "this project, benchmarks/memcontrol_tabular.py"
 
-    def __init__(self, space: Space, *, seed: int) -> None:
-        super().__init__(space, seed=seed)
+    def __init__(self, space: Space, *, seed: int, limit: float | None = None) -> None:
+        super().__init__(space, seed=seed, limit=limit)
         self._seen: set[str] = set()
 
     def ask(self) -> Candidate:
@@ -54,9 +53,7 @@ class MemControl2(MultivariateTPE):
     def tell(self, candidate: Candidate, points: Sequence[Objectives]) -> None:
         """Also remembers it, or what another worker trains would be proposed again."""
         self._seen.add(candidate.key)
-        parameters = to_parameters(self.space, candidate)
-        for point in points[:-1]:
-            self._study.add_trial(create_trial(values=point, params=parameters, distributions=self._distributions))
+        self._add(candidate, points[:-1])
         super().tell(candidate, points)
 
     @cached_property

@@ -1,5 +1,6 @@
 """Optuna's samplers by ask and tell. This file alone knows Optuna's samplers."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -19,9 +20,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class OptunaStrategy(SearchStrategy):
     """A sampler of Optuna on a study in memory: the ledger is what lasts."""
 
-    def __init__(self, space: Space, *, seed: int) -> None:
-        super().__init__(space, seed=seed)
-        self._told = 0
+    def __init__(self, space: Space, *, seed: int, limit: float | None = None) -> None:
+        super().__init__(space, seed=seed, limit=limit)
+        self._worst: Objectives = (1.0, 1.0)
         self._distributions = distributions(space)
         self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._sampler(seed))
         self._open: dict[str, list[optuna.trial.Trial]] = {}
@@ -40,22 +41,41 @@ class OptunaStrategy(SearchStrategy):
 
     def tell(self, candidate: Candidate, points: Sequence[Objectives]) -> None:
         """Tells the study the last checkpoint, which is what the proposal led to."""
-        self._told += 1
         waiting = self._open.get(candidate.key)
-        if waiting:
-            trial = waiting.pop()
-            if points:
-                self._study.tell(trial, points[-1])
-            else:
-                self._study.tell(trial, state=TrialState.FAIL)
-        elif points:
+        if not waiting:
+            self._add(candidate, points[-1:])
+            return
+        trial = waiting.pop()
+        if not points:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return
+        values = self._finite(points[-1])
+        for name, value in self._constraints(values).items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, values)
+
+    def _add(self, candidate: Candidate, points: Sequence[Objectives]) -> None:
+        """Tells of points that were not asked for."""
+        parameters = to_parameters(self.space, candidate)
+        for point in points:
+            values = self._finite(point)
             self._study.add_trial(
                 create_trial(
-                    values=points[-1],
-                    params=to_parameters(self.space, candidate),
-                    distributions=self._distributions,
+                    values=values, params=parameters, distributions=self._distributions,
+                    constraints=self._constraints(values),
                 )
-            )
+            )  # fmt: skip
+
+    def _finite(self, point: Objectives) -> Objectives:
+        """The point; for one of a training that failed the worst up to now, which samplers can reckon with."""
+        if not all(map(math.isfinite, point)):
+            return self._worst
+        self._worst = (max(self._worst[0], point[0]), max(self._worst[1], point[1]))
+        return point
+
+    def _constraints(self, point: Objectives) -> dict[str, float]:
+        """What must not be above 0."""
+        return {} if self.limit is None else {"copying": point[1] - self.limit}
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

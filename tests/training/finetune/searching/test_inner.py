@@ -130,7 +130,7 @@ def test_the_empty_mask_is_the_model_itself(inner, tmp_path):
 def test_the_final_choice_looks_at_other_pictures_and_seeds(inner, candidate, tmp_path):
     assert not {s.piece for s in inner.search_side} & {s.piece for s in inner.final_side}
     points = list(inner(candidate, tmp_path / "t"))
-    base, last = inner.finally_judged([None, Path(points[-1].path)])
+    base, last = inner.finally_judged(None), inner.finally_judged(Path(points[-1].path))
     assert base.quality == inner._judge_by(inner.final_side, 16, FINAL_SEED)().quality
     assert base.quality not in (last.quality, inner._judge().quality)
 
