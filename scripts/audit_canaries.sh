@@ -38,8 +38,12 @@ planted, data = (
 )
 for name in ("canaries-loss", "canaries-pia", "canaries-nearest"):
     print(f"{planted[name]['name']}: Spearman {planted[name]['value']:.3f}")
-rate = data["copy-rate"]
-print(f"without canaries: {rate['name']} {rate['value']:.3f}, interval of its background "
-      f"{rate['background_low']:.3f} to {rate['background_high']:.3f}: {rate['verdict']}")
-sys.exit(0 if planted["canaries-loss"]["value"] >= 0.8 and rate["verdict"] == "no copying" else 1)
+rates = [data[name] for name in ("copy-rate", "copy-rate-blurred", "copy-rate-tiled")]
+for rate in rates:
+    print(f"without canaries: {rate['name']} {rate['value']:.3f}, interval of its background "
+          f"{rate['background_low']:.3f} to {rate['background_high']:.3f}: {rate['verdict']}")
+tiled = rates[-1]
+inside = tiled["background_low"] <= tiled["value"] <= tiled["background_high"]
+clean = all(rate["verdict"] == "no copying" for rate in rates)
+sys.exit(0 if planted["canaries-loss"]["value"] >= 0.8 and clean and inside else 1)
 PY

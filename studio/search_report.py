@@ -4,7 +4,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +58,26 @@ class Row:
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How far the figures of a point may be off."""
+
+    error: float | None
+    """Standard error of the kernel distance."""
+    low: float | None
+    high: float | None
+    """The 95 % interval of the copy rate."""
+
+
+def noise_of(metrics: Mapping[str, float]) -> Noise:
+    """What was measured of it; None where a study is older than that."""
+
+    def first(prefix: str) -> float | None:
+        return next((value for name, value in metrics.items() if name.startswith(prefix)), None)
+
+    return Noise(error=first("kd-error("), low=first("copy-rate-low("), high=first("copy-rate-high("))
 
 
 def name_of(result: "Result") -> str:
@@ -198,10 +218,9 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     flat = [
         {
-            "point": row.name, "quality": row.quality, "copying": row.copying,
-            "final_quality": None if row.final is None else row.final["quality"],
-            "final_copying": None if row.final is None else row.final["copying"],
-            "trained": row.trained, **row.values, "sites": " ".join(row.sites), "adapter": row.adapter,
+            "point": row.name, **_figures("", {"quality": row.quality, "copying": row.copying, **row.metrics}),
+            **_figures("final_", row.final or {}), "trained": row.trained, **row.values,
+            "sites": " ".join(row.sites), "adapter": row.adapter,
         }
         for row in rows
     ]  # fmt: skip
@@ -209,6 +228,15 @@ def _csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
+
+
+def _figures(prefix: str, found: Mapping[str, float]) -> dict[str, float | None]:
+    noise = noise_of(found)
+    told = {
+        "quality": found.get("quality"), "quality_error": noise.error, "copying": found.get("copying"),
+        "copying_low": noise.low, "copying_high": noise.high,
+    }  # fmt: skip
+    return {prefix + name: value for name, value in told.items()}
 
 
 _STYLE = """
@@ -245,7 +273,8 @@ def _page(study: "Study", rows: Sequence[Row], mark: str | None) -> str:
 <th>final distance</th><th>final copies</th></tr>
 {body}
 </table>
-<p>Smaller is better in both. The final figures are of held-out pictures and seeds that the search did not see.</p>
+<p>Smaller is better in both. After ± stands a standard error, in brackets a 95 % interval.
+The final figures are of held-out pictures and seeds that the search did not see.</p>
 <h2>What they train</h2>
 <img src="masks.png" alt="One row for each point of the front, one column for each site; filled where it is trained">
 <details><summary>By name</summary><table>{sites}</table></details>
@@ -254,10 +283,18 @@ def _page(study: "Study", rows: Sequence[Row], mark: str | None) -> str:
 
 
 def _table_row(row: Row, chosen: bool) -> str:
-    final = ("", "") if row.final is None else (f"{row.final['quality']:.4f}", f"{row.final['copying']:.3f}")
+    final = row.final or {}
     cells = [
-        html.escape(row.name), str(row.sites_on), f"{row.trained:,}", html.escape(row.rate), f"{row.quality:.4f}",
-        f"{row.copying:.3f}", *final,
+        html.escape(row.name), str(row.sites_on), f"{row.trained:,}", html.escape(row.rate),
+        *_worded(row.quality, row.copying, row.metrics),
+        *(_worded(final["quality"], final["copying"], final) if final else ("", "")),
     ]  # fmt: skip
     tag = '<tr class="chosen">' if chosen else "<tr>"
     return tag + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _worded(quality: float, copying: float, metrics: Mapping[str, float]) -> tuple[str, str]:
+    noise = noise_of(metrics)
+    error = "" if noise.error is None else f" ± {noise.error:.4f}"
+    interval = "" if noise.low is None or noise.high is None else f" ({noise.low:.3f} to {noise.high:.3f})"
+    return f"{quality:.4f}{error}", f"{copying:.3f}{interval}"

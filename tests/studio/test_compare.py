@@ -63,6 +63,19 @@ def test_methods_are_trained_scored_and_written_side_by_side_and_not_twice(studi
     assert refused.code == 2 and "holds a comparison with" in refused.err
 
 
+def test_the_share_of_the_config_holds_for_every_method_that_has_a_size(config, tmp_path):
+    from studio.comparison import Comparison, Variant
+    from training.finetune.config import read_config
+
+    values = {**read_config(config), "trainable_share": 0.05}
+    comparison = Comparison(values, tmp_path, device="cpu", score=[], on_progress=lambda name, share: None)
+
+    def share(method, own=None):
+        return read_config(comparison._config_of(Variant(method=method, share=own, rate=None))).get("trainable_share")
+
+    assert [share("paca"), share("lora"), share("lora", 0.1), share("norms")] == [0.05, 0.05, 0.1, None]
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

@@ -62,6 +62,26 @@ def test_every_flag_of_fine_tuning_is_a_setting(studio, flags, tmp_path):
     assert 0.02 < share < 0.1
 
 
+def test_zero_is_a_value_and_a_model_is_found_from_anywhere(studio, model, pictures, tmp_path, monkeypatch):
+    path = tmp_path / "run.toml"
+    (tmp_path / "models").symlink_to(model.parent)
+    path.write_text(
+        "model = 'models/tiny'\nresolution = 32\nmax_train_steps = 2\ntrain_batch_size = 1\nseed = 7\n"
+        "lr_warmup_steps = 2\n[[data]]\nfolder = 'red things'\n"
+    )
+    words = ("--seed", 0, "--lr-warmup-steps", 0, "--set", "method_options.fraction=0.1")
+    done = studio("train", path, *words, "--output-dir", tmp_path / "run", "--time-limit", 1e-3)
+    assert done.code == 0, done.err
+    kept = (tmp_path / "run" / "config.toml").read_text()
+    assert "seed = 0" in kept and "lr_warmup_steps = 0" in kept and f'model = "{tmp_path / "models" / "tiny"}"' in kept
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = studio("resume", tmp_path / "run", "--max-train-steps", 3, "--json")
+    assert done.code == 0 and done.result["steps"] == 3, done.err
+    # where SaRA chooses anew is where it was
+    assert "fitted_to = 2" in (tmp_path / "run" / "config.toml").read_text()
+
+
 def test_a_toml_file_says_the_same_and_flags_go_before_it(studio, model, pictures, tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(

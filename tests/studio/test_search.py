@@ -156,6 +156,7 @@ def test_a_study_is_shown_wherever_it_is_moved_and_writes_the_run_it_recommends(
 def test_a_front_seeds_the_search_on_other_pictures(study, config, studio, tmp_path):
     folder, result = study
     wanted = {tuple(row["sites"]) for row in result["front"] if 0 < len(row["sites"]) < 9}
+    assert wanted, "the front of this study has nothing but anchors"
     done = studio(
         *command(config, tmp_path / "next", 2 + len(wanted))[3:-1], "--seed-configs", folder, "--json",
     )  # fmt: skip
@@ -208,6 +209,51 @@ def test_a_database_holds_several_studies_by_their_names(config, studio, tmp_pat
     assert shown.code == 2 and "one" in shown.result["error"] and "two" in shown.result["error"]
     shown = studio("search", "show", tmp_path / "one", "--storage", storage, "--name", "one", "--json")
     assert shown.code == 0 and shown.result["trials"] == 2
+
+
+@pytest.mark.slow
+def test_machines_without_a_common_folder_each_judge_what_they_trained(config, studio, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+
+    def search(folder, trials):
+        words = command(config, tmp_path / folder, trials)[3:-1]
+        more = ("--storage", storage, "--name", "both", "--set", "max_train_steps=2", "--set", "search.checkpoints=[2]")
+        done = studio(*words, *more, "--json")
+        assert done.code == 0, done.err
+        return done
+
+    first = search("one", 2)
+    front = {row["name"]: row["trained"] for row in first.result["front"]}
+    second = search("two", 4)
+    elsewhere = [row for row in second.result["front"] if row["final"] is None]
+    assert {row["name"] for row in elsewhere} <= front.keys()
+    if elsewhere:
+        assert "the machine that trained them" in second.err
+    # what the other machine trained is none of this one's business; both have all figures of their own
+    again = search("one", 4)
+    assert {row["name"] for row in again.result["front"] if row["final"] is None} <= {"2:2", "3:2"}
+    assert not list((tmp_path / "two").glob("trial-0")) and not list((tmp_path / "one").glob("trial-2/*.safetensors"))
+    # its front, as its folder has it, begins another search
+    third = studio(
+        *command(config, tmp_path / "three", 2)[3:-1], "--seed-configs", tmp_path / "one", "--set", "max_train_steps=2",
+        "--set", "search.checkpoints=[2]", "--json",
+    )  # fmt: skip
+    assert third.code == 0, third.err
+
+
+def test_what_the_final_choice_measured_is_kept_beside_what_others_did(study, tmp_path):
+    from studio.search_report import add_final, choose, name_of, read_finals
+    from training.search.study import open_study
+
+    moved = shutil.copytree(study[0], tmp_path / "moved")
+    (moved / "finals.json").unlink()
+    here, there = open_study(moved), open_study(moved)
+    names = [name_of(result) for result in here.front()]
+    add_final(here, names[0], {"quality": 9.0, "copying": 0.9})
+    add_final(there, names[-1], {"quality": 8.0, "copying": 0.1})
+    assert read_finals(moved).keys() == {names[0], names[-1]}
+    # a lucky figure of the search does not stand beside them
+    assert name_of(choose(here, read_finals(moved))) in (names[0], names[-1])
 
 
 def test_a_folder_without_a_study_is_told(studio, tmp_path):

@@ -106,6 +106,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     assert (run / "latest").read_text() == f"checkpoint-{step}"
 
 
+def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path):
+    from studio.cli.verbs.train import _stopped_by_ctrl_c
+
+    with pytest.raises(KeyboardInterrupt, match="nothing is lost"), _stopped_by_ctrl_c(tmp_path, lambda: 0):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not (tmp_path / "stop").exists()
+    with _stopped_by_ctrl_c(tmp_path, lambda: 1) as pressed:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert pressed and (tmp_path / "stop").exists()
+
+
 def test_values_are_numbers_truths_tables_or_text():
     from studio.cli.verbs.train import read_settings
 

@@ -106,6 +106,9 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """Share of the pictures that is kept out of training and measured."""
     max_train_steps: int = Field(default=500, ge=1)
     """Optimizer steps in all."""
+    fitted_to: int | None = Field(default=None, ge=1)
+    """Steps that halves and rounds of a method are of; by default max_train_steps as the run begins, also when it is
+    made longer."""
     train_batch_size: int = Field(default=4, ge=1)
     """Pictures a step, over all processes and accumulation steps."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
@@ -207,18 +210,18 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     def fitted_options(self) -> dict[str, int]:
         """What the papers do halfway or in rounds, fitted to the length of this run where it is not set."""
         options, fields = self.method_options, METHODS[self.method].model_fields
-        fitted = {}
+        fitted, steps = {}, self.fitted_to or self.max_train_steps
 
         def open_option(name: str) -> bool:
             return name in fields and fields[name].default is None and options.get(name) is None
 
         for name in ("reselect_step", "select_step"):
-            if open_option(name) and self.max_train_steps > 1:
-                fitted[name] = self.max_train_steps // 2
+            if open_option(name) and steps > 1:
+                fitted[name] = steps // 2
         if open_option("round_steps"):
             rounds = options.get("rounds", fields["rounds"].default)
             if isinstance(rounds, int) and rounds > 0:
-                fitted["round_steps"] = max(1, self.max_train_steps // rounds)
+                fitted["round_steps"] = max(1, steps // rounds)
         return fitted
 
     def loop(self, learning_rate: float) -> TrainingConfig:

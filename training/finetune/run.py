@@ -65,16 +65,13 @@ def finetune(
 
 
 def _of_one_length(config: FinetuneConfig, run: Path, *, resume: bool) -> FinetuneConfig:
-    """The config with what is fitted to the run's length written down: a run that is made longer keeps it.
+    """The config with the length that a method's halves and rounds are of: a run that is made longer keeps them.
 
-    Where it is, nobody can tell from the longer length, and SaRA would choose anew a second time.
+    From the longer length nobody can tell where they were, and SaRA would choose anew a second time.
     """
-    begun = (read_finetune(run) if resume and (run / "config.toml").is_file() else None) or config
-    known = {name: begun.method_options.get(name) for name in config.fitted_options()}
-    fitted = {**begun.fitted_options(), **{name: at for name, at in known.items() if at is not None}}
-    if begun.method != config.method or not fitted:
-        return config
-    return config.model_copy(update={"method_options": {**fitted, **config.method_options}})
+    begun = read_finetune(run) if resume and (run / "config.toml").is_file() else None
+    first = begun or config
+    return config.model_copy(update={"fitted_to": config.fitted_to or first.fitted_to or first.max_train_steps})
 
 
 def _tuned(

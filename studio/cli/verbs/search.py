@@ -322,8 +322,8 @@ def _write_config(study: "Study", request: SearchShowRequest, result: dict[str, 
         steps = max(1, round(steps * request.pictures / setup.trained))
     run = setup.run_of(chosen.candidate)
     # what was fitted to the whole run stays where it was, or the checkpoint would not come again
-    fitted = {name: max(1, round(at * steps / chosen.point.step)) for name, at in run.fitted_options().items()}
-    config = run.model_copy(update={"max_train_steps": steps, "method_options": {**run.method_options, **fitted}})
+    whole = max(1, round((run.fitted_to or run.max_train_steps) * steps / chosen.point.step))
+    config = run.model_copy(update={"max_train_steps": steps, "fitted_to": whole})
     with moved_in(request.write) as path:
         path.write_text(dump_toml(config.model_dump(mode="json")), encoding="utf-8")
     return request.write

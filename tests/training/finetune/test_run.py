@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from training.checkpoint import CheckpointError
 from training.events import Evaluated, Finished, Note, Step
 from training.finetune.config import FinetuneConfig
 from training.finetune.families import open_family
-from training.finetune.run import finetune
+from training.finetune.run import finetune, read_finetune
 from training.going import NotFiniteError
+from training.memory import NoMemoryLeftError
 from training.methods.adapter import apply_adapter, load_adapter
 
 
@@ -298,6 +301,44 @@ def test_going_on_where_a_version_has_another_default_is_refused_by_name(animato
         list(finetune(told, tmp_path / "run", resume=True, device="cpu"))
 
 
+def test_two_runs_in_one_folder_are_refused(animator, pictures, tmp_path):
+    going = finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu")
+    next(going)
+    with pytest.raises(CheckpointError, match="another process trains in this folder"):
+        list(finetune(config(animator, pictures, **LORA), tmp_path / "run", device="cpu"))
+    going.close()
+
+
+@pytest.mark.parametrize(("part", "field"), [("vae", "encoders"), ("scheduler", "scheduler")])
+def test_going_on_with_another_part_of_the_model_is_refused_by_name(part, field, animator, pictures, tmp_path):
+    model = shutil.copytree(animator, tmp_path / "model")
+    told = config(model, pictures, **SARA)
+    list(finetune(told, tmp_path / "run", device="cpu", time_limit_s=1e-3))
+    if part == "vae":
+        (file,) = (model / part).glob("*.safetensors")
+        save_file({name: tensor * 1.5 for name, tensor in load_file(file).items()}, file)
+    else:
+        file = model / part / "scheduler_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "shift": 7.0}))
+    with pytest.raises(CheckpointError, match=f"was trained with {field} = "):
+        list(finetune(told, tmp_path / "run", resume=True, device="cpu"))
+
+
+@pytest.mark.parametrize("method", ["sara", "lt-sft", "id3"])
+def test_a_longer_run_keeps_what_was_fitted_to_its_first_length(method, animator, pictures, tmp_path):
+    told = config(animator, pictures, method=method, method_options={"fraction": 0.1}, max_train_steps=4)
+    list(finetune(told, tmp_path / "run", device="cpu", time_limit_s=1e-3))
+    longer = told.model_copy(update={"max_train_steps": 40})
+    going = finetune(longer, tmp_path / "run", resume=True, device="cpu")
+    for event in going:
+        if isinstance(event, Step):
+            break
+    going.close()
+    kept = read_finetune(tmp_path / "run")
+    assert (kept.max_train_steps, kept.fitted_to) == (40, 4)
+    assert kept.tuning() == told.tuning()
+
+
 def test_a_finished_run_goes_on_for_longer(animator, pictures, tmp_path):
     told = config(animator, pictures, **SARA, max_train_steps=4)
     list(finetune(told, tmp_path / "run", device="cpu"))
@@ -311,6 +352,56 @@ def test_going_on_with_other_pictures_is_refused(animator, pictures, tmp_path):
     (pictures / "0.txt").write_text("something else")
     with pytest.raises(CheckpointError, match="was trained with pictures = "):
         list(finetune(config(animator, pictures, **SARA), tmp_path / "run", resume=True, device="cpu"))
+
+
+def test_an_infinite_gradient_names_the_pictures_of_all_parts(animator, pictures, tmp_path, monkeypatch):
+    from training.finetune.families.animator import Animator
+
+    told = config(animator, pictures, **SARA, gradient_accumulation_steps=2)
+    plain, calls = Animator.loss, []
+
+    def steep(self, *args):
+        calls.append(1)
+        loss = plain(self, *args)
+        # 0, with the slope of a root at 0, in the first of a step's two parts
+        return loss + (loss * 0).sqrt() if len(calls) == 1 else loss
+
+    monkeypatch.setattr(Animator, "loss", steep)
+    with pytest.raises(NotFiniteError, match=r"the gradient's norm .*the batch is of .*\.png, .*\.png"):
+        list(finetune(told, tmp_path / "run", device="cpu"))
+
+
+def test_choosing_by_gradients_looks_at_batches_in_the_parts_they_are_trained_in(
+    animator, pictures, tmp_path, monkeypatch
+):
+    from training.finetune.families.animator import Animator
+
+    plain, sizes = Animator.loss, []
+
+    def seen(self, encoded, *args):
+        sizes.append(len(encoded["latents"]))
+        return plain(self, encoded, *args)
+
+    monkeypatch.setattr(Animator, "loss", seen)
+    snip = {"method": "sparse", "method_options": {"selector": "snip"}}
+    told = config(animator, pictures, **snip, gradient_accumulation_steps=2)
+    going = finetune(told, tmp_path / "run", device="cpu")
+    next(event for event in going if isinstance(event, Step))
+    going.close()
+    assert sizes == [1] * (8 * 2 + 2)
+
+
+def test_memory_that_runs_out_while_choosing_is_told_with_what_helps(animator, pictures, tmp_path, monkeypatch):
+    from training.methods import sparse
+
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sparse, "gradient_scores", full)
+    told = config(animator, pictures, method="sparse", method_options={"selector": "snip"})
+    with pytest.raises(NoMemoryLeftError, match=r"choosing by gradients.*gradient_accumulation_steps"):
+        list(finetune(told, tmp_path / "run", device="cpu"))
+    assert not (tmp_path / "run").exists() or not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_a_loss_that_is_not_a_number_names_the_pictures_and_keeps_the_last_checkpoint(

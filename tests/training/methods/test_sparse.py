@@ -126,3 +126,12 @@ def test_every_structure_goes_through_a_file(structure, tmp_path):
     apply_adapter(again, load_adapter(tmp_path / "a.safetensors"))
     for (n, p), q in zip(model.named_parameters(), again.parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-6), n
+
+
+def test_the_smallest_of_all_together_do_not_take_a_layer_that_starts_at_zero_whole():
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    nn.init.zeros_(model[1].weight)
+    tuner = attached(model, selector="smallest", per_tensor=False, fraction=0.6)
+    counts = {piece.name: piece.support.count for piece in tuner.pieces}
+    assert counts["1.weight"] == 128
+    assert 0 < counts["0.weight"] <= 128

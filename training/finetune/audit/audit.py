@@ -12,6 +12,7 @@ from training.finetune.audit.canaries import Canary, canary_figures, find_canari
 from training.finetune.audit.figure import Figure
 from training.finetune.audit.looked import OnProgress, by_caption, look_at
 from training.finetune.audit.near import (
+    PERCENTILES,
     Sets,
     feature_figures,
     pixel_figures,
@@ -138,7 +139,7 @@ def _sscd_figures(sets: Sets | None, count: int) -> list[Figure]:
     if sets is not None:
         return similarity_figures(sets)
     why = "the weights of SSCD were not given; see --sscd"
-    names = ("sscd", "sscd-above-half")
+    names = ("sscd", *(f"sscd-{percent}" for percent in PERCENTILES), "sscd-above-half")
     return [Figure(name=name, space="sscd", count=count, verdict="not measured", why=why) for name in names]
 
 

@@ -31,6 +31,8 @@ TILES_LIMIT: Final = 0.206
 """Carlini's and MemControl's 20 for tiles of 56 px, as a root mean square of 0..1."""
 QUANTILE: Final = 0.05
 """Share of unseen pictures that are taken for copies."""
+PERCENTILES: Final = (75, 90, 95)
+"""Of the similarities, that are reported beside their mean."""
 CLIQUE: Final = 3
 """Seeds that must make one picture."""
 TELLS: Final = 3.0
@@ -120,12 +122,19 @@ def similarity_figures(sets: Sets) -> list[Figure]:
     """The figures of SSCD, as DCR reports them, beside those of held-out pictures."""
     made, unseen = ((side @ sets.trained.T).amax(1) for side in (sets.made, sets.held_out))
     known = len(unseen) > 0
+    tails = [
+        Figure(
+            name=f"sscd-{percent}", space=sets.space, count=len(made), value=float(made.quantile(percent / 100)),
+            background=float(unseen.quantile(percent / 100)) if known else None,
+        )
+        for percent in PERCENTILES
+    ]  # fmt: skip
     above = share_beside(int((made > 0.5).sum()), len(made), int((unseen > 0.5).sum()), len(unseen))
     mean = Figure(
         name="sscd", space=sets.space, count=len(made), value=float(made.mean()),
         background=float(unseen.mean()) if known else None,
     )  # fmt: skip
-    return [mean, of_rate("sscd-above-half", sets.space, above)]
+    return [mean, *tails, of_rate("sscd-above-half", sets.space, above)]
 
 
 @dataclass(frozen=True, kw_only=True)

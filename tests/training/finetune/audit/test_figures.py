@@ -78,8 +78,10 @@ def test_duplicates_in_the_data_do_not_hide_copies_from_the_neighbour_ratio():
 def test_sscd_is_beside_held_out_pictures():
     from training.finetune.audit.near import similarity_figures
 
-    mean, above = similarity_figures(sets(copies(cloud(60, 1), 40)))
+    mean, *tails, above = similarity_figures(sets(copies(cloud(60, 1), 40)))
     assert mean.value > 0.99 > mean.background
+    assert [tail.name for tail in tails] == ["sscd-75", "sscd-90", "sscd-95"]
+    assert mean.background < tails[0].background < tails[1].background < tails[2].background < 0.99 < tails[0].value
     assert above.value == 1 and above.background < 0.9
 
 
