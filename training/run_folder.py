@@ -52,6 +52,7 @@ def held(run: Path) -> Iterator[None]:
     if not is_main():
         yield
         return
+    made = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     lock = run / _LOCK
     with lock.open("a") as file:
@@ -67,7 +68,7 @@ def held(run: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if list(run.iterdir()) == [lock]:
+            if made and run.is_dir() and list(run.iterdir()) == [lock]:
                 lock.unlink()
                 run.rmdir()
 

@@ -64,6 +64,16 @@ def test_the_greedy_soup_measures_and_leaves_out_what_harms(studio, ours, adapt,
     assert "left out" in done.err
 
 
+def test_the_greedy_soup_of_a_model_that_sees_more_than_text_is_refused(studio, ours, adapt, tmp_path, monkeypatch):
+    from training.finetune.families.animator import Animator
+
+    Image.new("RGB", (40, 40)).save(tmp_path / "0.png")
+    monkeypatch.setattr(Animator, "conditioned", ("text-to-image",))
+    words = ("--rule", "greedy", "--output", tmp_path / "m.safetensors", "--train-data-dir", tmp_path)
+    parts = (adapt(ours, "paca", name=name, size=1e-3) for name in ("one", "two"))
+    refused(studio("merge", *parts, *words, "--json"), "sees more than text")
+
+
 @pytest.mark.parametrize("form", ["merged", "diffusers", "lora", "comfyui"])
 def test_every_format_is_written_and_read_back(form, studio, sd, adapt, tmp_path):
     out = tmp_path / ("out" if form == "merged" else "out.safetensors")

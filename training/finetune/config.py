@@ -254,10 +254,14 @@ def read_config(path: Path) -> dict[str, Any]:
             data["folder"] = str((path.parent / data["folder"]).absolute())
     if isinstance(values.get("cache_dir"), str):
         values["cache_dir"] = str((path.parent / values["cache_dir"]).absolute())
-    # a hub id, and the name of ours, stand for no folder
+    return named_from_anywhere(values, path.parent)
+
+
+def named_from_anywhere(values: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Makes a model's folder absolute that is named from a place; a hub id, and mini, stand for none."""
     model = values.get("model")
-    if isinstance(model, str) and model != "mini" and (path.parent / model).is_dir():
-        values["model"] = str((path.parent / model).absolute())
+    if isinstance(model, str) and model != "mini" and (place / model).is_dir():
+        values["model"] = str((place / model).absolute())
     return values
 
 

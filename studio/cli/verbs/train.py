@@ -156,14 +156,12 @@ def finetune_config(
     Raises:
         RequestError: a setting is unknown or wrong, or there is nothing to train on.
     """
-    from training.finetune.config import FinetuneConfig, read_config, set_value
+    from training.finetune.config import FinetuneConfig, named_from_anywhere, read_config, set_value
 
     values = {**(read_config(path) if path else {}), **(flags or {})}
     for name, value in settings.items():
         set_value(values, name, value)
-    model = values.get("model")
-    if isinstance(model, str) and Path(model).is_dir():  # a run goes on from anywhere
-        values["model"] = str(Path(model).absolute())
+    values = named_from_anywhere(values, Path.cwd())
     if "data" not in values:
         raise RequestError(
             "there is nothing to train on: name a folder of pictures with --train-data-dir, [[data]] in a TOML file, "
