@@ -21,6 +21,16 @@ NETWORKS: Final = ("transformer", "transformer_2", "unet", "prior", "controlnet"
 _OURS: Final = ("models.", "pose.")
 
 
+def license_of(folder: Path) -> str:
+    """The licence that a model's card names in its first lines, as the hub reads them; empty where none is known."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return ""
+    head = re.match(r"---\s*\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    named = re.search(r"^license:[ \t]*(\S[^\n]*)$", head.group(1), re.MULTILINE) if head else None
+    return named.group(1).strip() if named else ""
+
+
 def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] | None = None) -> Path:
     """Finds the folder of a model: "mini" (packaged), a local folder, or a hub id (from the cache or downloaded).
 

@@ -150,6 +150,8 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
         default="bf16", validation_alias=AliasChoices("adapter_dtype", "save_precision")
     )
     """Values in the adapter file; `save_precision` is the same."""
+    license: str = Field(default="", max_length=200)
+    """Of the adapter, as the hub names them, such as cc-by-4.0; by default what the model's card says."""
     report_to: tuple[TrackerName, ...] = ()
     """Programs that show the run: tensorboard, wandb, trackio; none goes to the network by itself."""
     guard: GuardOptions | None = None

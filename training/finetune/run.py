@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from models.loading import license_of, resolve_folder
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.disk import write_text
 from training.events import Evaluated, Event, Finished, Guarded, Note, Sampled
@@ -34,7 +35,7 @@ from training.trained import Tuned
 ADAPTER = "adapter.safetensors"
 _FREE = (
     "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_prompts",
-    "report_to", "adapter_dtype", "cache_dir", "guard", "method_options",
+    "report_to", "adapter_dtype", "cache_dir", "guard", "method_options", "license",
 )  # fmt: skip
 """What may differ in a resumed run."""
 
@@ -181,11 +182,12 @@ def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:
 def _card(tuner: Tuner, config: FinetuneConfig, run: Path, event: Finished, seen: Guarded | None) -> str:
     metrics = "".join(f"- {name}: {value:.4g}\n" for name, value in event.metrics.items())
     guarded = "" if seen is None else f"- guard, step {seen.step}: {seen.worded()}\n"
-    size = (run / ADAPTER).stat().st_size
+    size, licensed = (run / ADAPTER).stat().st_size, config.license or license_of(resolve_folder(config.model))
     return (
         f"# {run.name}\n\nAn adapter for {config.model}, trained by animatex-studio.\n\n"
         f"- method: {config.method} {json.dumps(config.method_options)}\n"
         f"- scope: {' '.join(config.scope) or 'everything'}\n"
+        f"- licence: {licensed or 'not told; see that of the model'}\n"
         f"- numbers trained: {tuner.count:,}, {size:,} bytes\n- steps: {event.step}, {event.seconds:.0f} s; "
         f"{event.reason}\n{metrics}{guarded}\n"
         f"Use it with `studio animate --adapter {ADAPTER}`, or in any pipeline with `studio.load_adapter`.\n"

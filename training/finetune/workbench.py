@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from models.loading import resolve_folder
+from models.loading import license_of, resolve_folder
 from training.finetune.cache import Cache
 from training.finetune.config import FinetuneConfig
 from training.finetune.data import split
@@ -128,9 +128,11 @@ class Workbench:
         notes: dict[str, str],
     ) -> None:  # fmt: skip
         """Writes what a tuner learned."""
+        licensed = config.license or license_of(self.folder)
+        told = {"base": config.model, "trigger": config.trigger} | ({"license": licensed} if licensed else {})
         adapter = Adapter(
             method=config.method, config=method, scope=scope, base=self.base, delta=tuner.delta(),
-            notes={"base": config.model, "trigger": config.trigger, **notes},
+            notes={**told, **notes},
             files=files_hash(self.folder / self.family.component),
         )  # fmt: skip
         save_adapter(path, adapter, self.sizes, dtype=config.adapter_dtype)

@@ -301,6 +301,15 @@ def test_going_on_where_a_version_has_another_default_is_refused_by_name(animato
         list(finetune(told, tmp_path / "run", resume=True, device="cpu"))
 
 
+@pytest.mark.parametrize(("own", "told"), [("", "openrail++"), ("cc-by-4.0", "cc-by-4.0")])
+def test_the_licence_is_in_the_adapter_and_on_its_card(own, told, animator, pictures, tmp_path):
+    model = shutil.copytree(animator, tmp_path / "model")
+    (model / "README.md").write_text("---\ntags: [x]\nlicense: openrail++\n---\n\nlicense: none of this\n")
+    list(finetune(config(model, pictures, **SARA, max_train_steps=1, license=own), tmp_path / "run", device="cpu"))
+    assert load_adapter(tmp_path / "run" / "adapter.safetensors").notes["license"] == told
+    assert f"- licence: {told}\n" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_two_runs_in_one_folder_are_refused(animator, pictures, tmp_path):
     going = finetune(config(animator, pictures, **SARA), tmp_path / "run", device="cpu")
     next(going)

@@ -36,7 +36,7 @@ from training.trained import Tuned
 
 _FREE = {
     "model", "data", "cache_dir", "report_to", "validation_prompts", "validation_steps", "checkpointing_steps",
-    "checkpoints_total_limit", "adapter_dtype", "scope", "learning_rate",
+    "checkpoints_total_limit", "adapter_dtype", "license", "scope", "learning_rate",
 }  # fmt: skip
 """Settings of a run that its results do not depend on, that hashes stand for, or that candidates set."""
 POINTS, RUN = "points.jsonl", "run"
