@@ -78,10 +78,10 @@ def _facts(row: Row) -> list[dict[str, str]]:
         {"what": "steps", "search": f"{row.step:,}", "final": ""},
         *({"what": name.replace("_", " "), "search": value, "final": ""} for name, value in values.items()),
     ]
-    told = ("trained-numbers", "kd(", "copy-rate(")
+    told = ("trained-numbers", "kd(", "copy-rate(", "quality", "copying")
     found += [
-        {"what": name, "search": f"{value:.4g}", "final": _number(final.get(name), ".4g")}
-        for name, value in row.metrics.items()
+        {"what": name, "search": _number(row.metrics.get(name), ".4g"), "final": _number(final.get(name), ".4g")}
+        for name in {**row.metrics, **final}
         if not name.startswith(told)
     ]
     return found

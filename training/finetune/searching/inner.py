@@ -87,10 +87,11 @@ class InnerTraining:
         rate = config.learning_rate or self._usual_rate()
         self.space = Space(sites=tuple(sites.bits), numbers=settings.numbers(rate, config.max_train_steps))
 
-    def _judge_by(self, held_out: list[Sample], samples: int, first_seed: int) -> Judge:
+    def _judge_by(self, held_out: list[Sample], samples: int, first_seed: int, *, last: bool = False) -> Judge:
         return Judge(
             self.bench, self._features, held_out, samples=samples, steps=self.settings.num_inference_steps,
             quantile=self.settings.copying_quantile, first_seed=first_seed,
+            last=last,
         )  # fmt: skip
 
     def finally_judged(self, adapter: Path | None) -> Judged:
@@ -109,7 +110,7 @@ class InnerTraining:
 
     @cached_property
     def _final_judge(self) -> Judge:
-        return self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED)
+        return self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED, last=True)
 
     def _usual_rate(self) -> float:
         """The method's own rate, where everything is on."""

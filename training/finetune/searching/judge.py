@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from training.finetune.data import Sample
 from training.finetune.seen import evenly, features_as_soft, plain_views, usual_size, view_features
 from training.finetune.workbench import Workbench
+from training.metrics.coverage import support
 from training.metrics.features import FeatureSpace
-from training.metrics.memorization import copy_rate
+from training.metrics.memorization import copy_rate, membership
 from training.metrics.quality import kernel_estimate
 
 FIRST_SEED, FINAL_SEED = 1_000_000, 2_000_000
@@ -21,8 +22,10 @@ WAY = "2"
 """Of measuring: raise it when figures change, so that a study has none of both."""
 LEAST_HELD_OUT = 20
 """On either side: so many are needed for a quantile of 5 %."""
-_MEASURED = 32
-"""Trained and held-out pictures whose losses are compared."""
+_MEASURED, _MEASURED_AT_LAST = 32, 256
+"""Trained and held-out pictures whose losses are compared: at every checkpoint, and in the final choice."""
+_FOR_MEMBERSHIP = 100
+"""Held-out pictures without which 1 % false alarms are none."""
 
 _SHOWN = 6
 
@@ -46,8 +49,13 @@ class Judge:
 
     def __init__(
         self, bench: Workbench, features: FeatureSpace, held_out: Sequence[Sample], *, samples: int, steps: int,
-        quantile: float, first_seed: int = FIRST_SEED,
+        quantile: float, first_seed: int = FIRST_SEED, last: bool = False,
     ) -> None:  # fmt: skip
+        """Looks at the pictures.
+
+        Args:
+            last: of the final choice, which takes more time: losses of more pictures, and what they give away.
+        """
         self._bench, self._features = bench, features
         self._count, self._steps, self._quantile, self._first_seed = samples, steps, quantile, first_seed
         trained = list({sample.piece: sample for sample in bench.samples}.values())
@@ -58,8 +66,9 @@ class Judge:
         )
         # files lie in order, often by what they show, so their beginning is not like the whole
         self._told = [f"{bench.config.trigger} {sample.caption}".strip() for sample in evenly(trained, samples)]
-        count = min(_MEASURED, len(trained), len(held_out))
-        self._measured = [evenly(side, count) for side in (trained, held_out)]
+        # as many of both, and so at the same noise; membership takes all there are
+        most = _MEASURED_AT_LAST if last else min(_MEASURED, len(trained), len(held_out))
+        self._measured = [evenly(side, min(most, len(side))) for side in (trained, held_out)]
 
     @torch.no_grad()
     def __call__(self) -> Judged:
@@ -72,17 +81,24 @@ class Judge:
             pictures = rearrange(made, "n h w c -> n c h w").float() / 255
             found = self._features(pictures)
             soft = features_as_soft(self._unseen, pictures, self._features, self._bench.cache, self._size)
-            gap = self._loss_gap()
+            seen, unseen = self._losses()
         network.train(was_training)
         rate = copy_rate(found, self._of_trained, soft, quantile=self._quantile)
         quality = kernel_estimate(found, self._of_held_out)
         told = f"({self._features.name}, N={self._count})"
+        spread = support(found, self._of_held_out)
+        measured = f"(N={len(seen) + len(unseen)})"
         metrics = {
             f"kd{told}": quality.value, f"copy-rate{told}": rate.value, f"copy-rate-low{told}": rate.low,
-            f"copy-rate-high{told}": rate.high, f"loss-gap(N={len(self._measured[0])})": gap,
+            f"copy-rate-high{told}": rate.high, f"recall{told}": spread.recall, f"coverage{told}": spread.coverage,
+            f"loss-gap{measured}": float(unseen.mean() - seen.mean()),
         }  # fmt: skip
         if quality.error is not None:
             metrics[f"kd-error{told}"] = quality.error
+        if len(unseen) >= _FOR_MEMBERSHIP:
+            attack = membership(seen, unseen)
+            metrics[f"membership-loss{measured}"] = attack.auc
+            metrics[f"membership-loss-tpr{measured}"] = attack.true_positive_rate
         shown = torch.stack(evenly(made.cpu().unbind(), min(_SHOWN, len(made))))
         return Judged(quality=quality.value, copying=rate.value, metrics=metrics, shown=shown)
 
@@ -90,8 +106,8 @@ class Judge:
         seeds = range(self._first_seed, self._first_seed + self._count)
         return self._bench.family.sample_many(self._told, self._size, seeds, steps=self._steps)
 
-    def _loss_gap(self) -> float:
-        """Held-out loss less trained loss at the same noise: 0 before training, and it grows with memorizing."""
+    def _losses(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Of trained and of held-out pictures at the same noise: alike before training, and memorizing parts them."""
         learner, task = self._bench.learner, self._bench.learner.tasks[0]
-        seen, unseen = (float(learner.losses_at_fixed_noise(side, task).mean()) for side in self._measured)
-        return unseen - seen
+        seen, unseen = (learner.losses_at_fixed_noise(side, task).mean(1) for side in self._measured)
+        return seen, unseen

@@ -133,6 +133,18 @@ def test_the_final_choice_looks_at_other_pictures_and_seeds(inner, candidate, tm
     base, last = inner.finally_judged(None), inner.finally_judged(Path(points[-1].path))
     assert base.quality == inner._judge_by(inner.final_side, 16, FINAL_SEED)().quality
     assert base.quality not in (last.quality, inner._judge().quality)
+    names = {name.partition("(")[0] for name in last.metrics}
+    assert names >= {"kd", "kd-error", "copy-rate", "copy-rate-low", "recall", "coverage", "loss-gap"}
+    assert "membership-loss" not in names  # 20 held-out pictures are too few for that
+
+
+def test_the_final_choice_asks_what_losses_give_away_where_there_are_enough(animator, tmp_path):
+    inner = make(animator, tmp_path, 210, settings={"num_inference_steps": 1}, validation_share=0.96)
+    judged = inner.finally_judged(None)
+    assert len(inner.final_side) >= 100
+    count = len(inner.bench.samples) + len(inner.final_side)
+    assert 0 < judged.metrics[f"membership-loss(N={count})"] < 1
+    assert 0 <= judged.metrics[f"membership-loss-tpr(N={count})"] <= 1
 
 
 def test_samples_are_asked_of_all_captions_not_of_the_first_ones(inner):
