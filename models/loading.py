@@ -14,7 +14,7 @@ from pose.wording import in_a_line
 _PIPELINE: Final = "AnimateXPipeline"
 _HUB_ID: Final = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _REMEDY: Final = "copy, convert or download it again"
-_WANTED: Final = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_WANTED: Final = ["*.json", "*.safetensors", "*.txt", "*.model", "README.md"]
 """What is taken from the hub: never pickles."""
 NETWORKS: Final = ("transformer", "transformer_2", "unet", "prior", "controlnet")
 """What pipelines call the part that denoises; others follow in the order of the index."""
@@ -27,8 +27,8 @@ def license_of(folder: Path) -> str:
     if not path.is_file():
         return ""
     head = re.match(r"---\s*\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    named = re.search(r"^license:[ \t]*(\S[^\n]*)$", head.group(1), re.MULTILINE) if head else None
-    return named.group(1).strip() if named else ""
+    named = re.search(r"^license:[ \t]*([^\n#]+)", head.group(1), re.MULTILINE) if head else None
+    return named.group(1).strip().strip("\"'") if named else ""
 
 
 def resolve_folder(name_or_path: str | Path, *, announce: Callable[[str], None] | None = None) -> Path:

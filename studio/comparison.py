@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -201,8 +202,9 @@ class Comparison:
         events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
         steps = [event for event in events if event["event"] == "step"]
         metrics = result.get("metrics") or {}
+        settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))["finetune"]
         return Row(
-            method=variant.method, trainable_share=self._share_of(variant),
+            method=variant.method, trainable_share=settings.get("trainable_share"),
             trainable_parameters=result.get("trainable_parameters"),
             learning_rate=max(event["learning_rate"] for event in steps),
             loss=next((metrics[name] for name in LOSSES if name in metrics), None),

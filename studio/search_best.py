@@ -27,13 +27,10 @@ def settings_of_point(place: Place, name: str, *, data: str = "", pictures: int 
     found = by_name(study, name)
     try:
         setup = read_setup(study.folder)
-        config = setup.run_of(found.candidate)
+        config = setup.run_at(found.candidate, found.point.step, pictures=pictures)
     except ValueError as error:
         raise RequestError(f"point {name}: {error}") from None
-    steps = found.point.step
-    if pictures is not None:
-        steps = max(1, round(steps * pictures / setup.trained))
-    told: dict[str, Any] = config.model_copy(update={"max_train_steps": steps}).model_dump(mode="json")
+    told: dict[str, Any] = config.model_dump(mode="json")
     if data:
         folder = Path(data).expanduser().absolute()
         if not folder.is_dir():

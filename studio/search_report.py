@@ -137,13 +137,16 @@ def front_in(folder: Path) -> list[Row]:
         ) from None
 
 
-def contenders(study: "Study", finals: Finals) -> "list[Result]":
-    """What a point is chosen from: those of the front that the final choice measured, all before it measured any.
+def contenders(study: "Study", finals: Finals) -> "tuple[list[Result], Finals]":
+    """What a point is chosen from, and the final figures that count.
 
-    A figure of the search beside one of the final choice would win by its luck.
+    A figure of the search beside one of the final choice would win by its luck. So final figures count once all of the
+    front that is here have them, and then what is elsewhere has to wait.
     """
     front = study.front()
-    return [result for result in front if name_of(result) in finals] or front
+    known = [result for result in front if name_of(result) in finals]
+    open_ones = [r for r in front if name_of(r) not in finals and (r.adapter is None or r.adapter.is_file())]
+    return (front, {}) if open_ones or not known else (known, finals)
 
 
 def judged(finals: Finals) -> "Callable[[Result], tuple[float, float]]":
@@ -171,7 +174,8 @@ def choose(study: "Study", finals: Finals, *, limit: float | None = None, name: 
     if name is not None:
         return by_name(study, name)
 
-    found, objectives = contenders(study, finals), judged(finals)
+    found, finals = contenders(study, finals)
+    objectives = judged(finals)
     limit = study.header.limit if limit is None else limit
     if limit is not None:
         return pareto.best_within(found, objectives, limit)

@@ -125,8 +125,8 @@ def view_of(place: Place, *, limit: float | None = None) -> StudyView:
 def recommend(study: Study, finals: Finals, limit: float | None) -> str | None:
     """The name of the point to take; None where there is none within the limit."""
     if limit is not None and limit >= NO_LIMIT:
-        found = contenders(study, finals)
-        return name_of(pareto.knee(found, judged(finals))) if found else None
+        found, counted = contenders(study, finals)
+        return name_of(pareto.knee(found, judged(counted))) if found else None
     chosen = choose(study, finals, limit=limit)
     return None if chosen is None else name_of(chosen)
 

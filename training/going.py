@@ -51,7 +51,7 @@ class Learner(Protocol):
         ...
 
 
-class NotFiniteError(ArithmeticError):
+class NotFiniteError(FloatingPointError):
     """The loss or its gradient became NaN or infinite."""
 
 

@@ -48,10 +48,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def no_room_to_choose(error: BaseException) -> str:
-    """Words that gradients of a whole network, by which a method chooses what it trains, do not fit."""
+    """Words that what a method chooses its numbers by does not fit."""
     return (
-        f"out of memory while choosing by gradients what is trained ({in_a_line(error)}); use gradient_checkpointing, "
-        "gradient_accumulation_steps, or a smaller batch or resolution"
+        f"out of memory while choosing what is trained ({in_a_line(error)}); use gradient_checkpointing, "
+        "gradient_accumulation_steps, a smaller batch or resolution, or another method"
     )
 
 

@@ -13,9 +13,14 @@ PATIENCE: Final = timedelta(hours=12)
 are too short for that."""
 
 
+def number_of_processes() -> int:
+    """How many there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def several_processes() -> bool:
     """Whether this one is not alone."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return number_of_processes() > 1
 
 
 def device_of(asked: str | None) -> torch.device:

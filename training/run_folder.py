@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,8 +43,8 @@ def refuse_another_run(run: Path) -> None:
 def held(run: Path) -> Iterator[None]:
     """Holds a run's folder, from before anything is loaded: two processes that train in one would spoil both.
 
-    What an earlier run was asked for, to stop or to save, is forgotten. A folder that was made for nothing, since the
-    run did not begin, is taken away again.
+    What an earlier run was asked for, to stop or to save, is forgotten. A folder that was made for a run with a wrong
+    setting is taken away again.
 
     Raises:
         CheckpointError: another process trains in it.
@@ -58,19 +58,22 @@ def held(run: Path) -> Iterator[None]:
     with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise CheckpointError(
                 f"{run}: another process trains in this folder; wait for it, end it with `touch {run / STOP}`, or name "
                 "another folder"
             ) from None
+        except OSError:  # a file system without locks
+            pass
         for asked in (STOP, SAVE):
             (run / asked).unlink(missing_ok=True)
         try:
             yield
         finally:
-            if made and run.is_dir() and list(run.iterdir()) == [lock]:
-                lock.unlink()
-                run.rmdir()
+            with suppress(OSError):  # another process may be there already
+                if made and list(run.iterdir()) == [lock]:
+                    lock.unlink()
+                    run.rmdir()
 
 
 def record(

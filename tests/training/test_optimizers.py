@@ -67,6 +67,7 @@ def test_eight_bits_take_a_quarter_of_the_state_and_learn_nearly_the_same():
 
 def test_a_new_choice_takes_eight_bit_state_along():
     pytest.importorskip("bitsandbytes")
+    from training.methods.ages import begin_ages
     from training.methods.base import Moved
     from training.methods.optimizer import _carried
 
@@ -75,8 +76,10 @@ def test_a_new_choice_takes_eight_bit_state_along():
     losses([parameter], optimizer, 0, 3)
     kept = torch.cat([torch.arange(1000, 5000), torch.full((700,), -1)])
     move = Moved(old=parameter, new=nn.Parameter(torch.zeros(len(kept))), kept=kept)
+    begin_ages(optimizer)
     before = optimizer.state[parameter]
     after = _carried(before, move)
+    assert after["age"].tolist() == [3.0] * 4000 + [0.0] * 700
 
     def read(state, k):
         blocks = state[f"absmax{k}"].repeat_interleave(256)[: len(state[f"state{k}"])]

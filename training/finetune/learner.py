@@ -15,6 +15,7 @@ from training.finetune.data import Sample, Stream, View
 from training.finetune.data.poses import find_poses, place_poses
 from training.finetune.families import Clip, Draws, Family, draw
 from training.hashing import file_sha256
+from training.processes import number_of_processes
 from training.tasks import Task
 
 MEASURED, SAMPLES = 16, 4
@@ -115,7 +116,7 @@ class FinetuneLearner(nn.Module):
         A batch that is trained in parts comes in these: it would not fit as a whole.
         """
         size = self.config.train_batch_size
-        share = max(1, size // self.config.gradient_accumulation_steps)
+        share = max(1, size // self.config.gradient_accumulation_steps // number_of_processes())
         for k in range(8):
             generator, task = torch.Generator(), self.tasks[k % len(self.tasks)]
             for first in range(k * size, (k + 1) * size, share):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.loading import license_of, resolve_folder
+from models.loading import license_of
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.disk import write_text
 from training.events import Evaluated, Event, Finished, Guarded, Note, Sampled
@@ -35,7 +35,7 @@ from training.trained import Tuned
 ADAPTER = "adapter.safetensors"
 _FREE = (
     "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "validation_steps", "validation_prompts",
-    "report_to", "adapter_dtype", "cache_dir", "guard", "method_options", "license",
+    "report_to", "adapter_dtype", "cache_dir", "guard", "license", "fitted_to",
 )  # fmt: skip
 """What may differ in a resumed run."""
 
@@ -72,7 +72,9 @@ def _of_one_length(config: FinetuneConfig, run: Path, *, resume: bool) -> Finetu
     """
     begun = read_finetune(run) if resume and (run / "config.toml").is_file() else None
     first = begun or config
-    return config.model_copy(update={"fitted_to": config.fitted_to or first.fitted_to or first.max_train_steps})
+    steps = config.fitted_to or first.fitted_to or first.max_train_steps
+    # only where it says something: another run is made of this config as well
+    return config.model_copy(update={"fitted_to": None if steps == config.max_train_steps else steps})
 
 
 def _tuned(
@@ -118,7 +120,7 @@ class _Made:
         self.rate = config.learning_rate or bench.usual_rate
         self.fingerprint = {
             "base": bench.base, "pictures": digest(bench.samples),
-            "encoders": encoders_hash(bench.family), "scheduler": _scheduler(bench.family),
+            "encoders": encoders_hash(bench.family), **_scheduler(bench.family),
             **{k: v for k, v in config.model_dump(mode="json").items() if k not in _FREE},
             # a default of another version makes another run
             **{f"method_options.{k}": v for k, v in self.method.model_dump(mode="json").items()},
@@ -156,7 +158,7 @@ class _Made:
             put_average(self.tuner, load_checkpoint(last)[0]["average"])
             notes = {"metrics": json.dumps(event.metrics)}
             self._write(self.run / ADAPTER, notes if seen is None else {**notes, "guard": json.dumps(seen.as_dict())})
-        write_text(self.run / "README.md", _card(self.tuner, self.config, self.run, event, seen))
+        write_text(self.run / "README.md", _card(self.tuner, self.config, self.bench.folder, self.run, event, seen))
 
     def _write(self, path: Path, notes: dict[str, str]) -> None:
         self.bench.write_adapter(path, self.tuner, self.config, self.method, self.scope, notes)
@@ -170,7 +172,7 @@ def read_finetune(run: Path) -> FinetuneConfig | None:
 
 def _scheduler(family: Family) -> dict[str, Any]:
     """What the noise and the objective follow from, as a checkpoint has it."""
-    told = {name: value for name, value in family.pipeline.scheduler.config.items() if not name.startswith("_")}
+    told = {f"scheduler.{k}": v for k, v in family.pipeline.scheduler.config.items() if not k.startswith("_")}
     return dict(json.loads(json.dumps(told, default=str)))
 
 
@@ -179,10 +181,12 @@ def _write_samples(learner: FinetuneLearner, step: int, path: Path) -> Event:
     return Sampled(step=step, path=str(path), prompts=tuple(prompt for prompt, _ in learner.samples))
 
 
-def _card(tuner: Tuner, config: FinetuneConfig, run: Path, event: Finished, seen: Guarded | None) -> str:
+def _card(
+    tuner: Tuner, config: FinetuneConfig, folder: Path, run: Path, event: Finished, seen: Guarded | None
+) -> str:  # fmt: skip
     metrics = "".join(f"- {name}: {value:.4g}\n" for name, value in event.metrics.items())
     guarded = "" if seen is None else f"- guard, step {seen.step}: {seen.worded()}\n"
-    size, licensed = (run / ADAPTER).stat().st_size, config.license or license_of(resolve_folder(config.model))
+    size, licensed = (run / ADAPTER).stat().st_size, config.license or license_of(folder)
     return (
         f"# {run.name}\n\nAn adapter for {config.model}, trained by animatex-studio.\n\n"
         f"- method: {config.method} {json.dumps(config.method_options)}\n"

@@ -90,7 +90,7 @@ def features_as_soft(
         ValueError: a file was changed since.
         CacheError: the cache cannot be written.
     """
-    sharp = torch.cat([_shown(view, size) for view in views[:_MEASURED]])
+    sharp = torch.cat([_shown(view, size) for view in evenly(views, min(len(views), _MEASURED))])
     sigma = softening(sharp, mean_step(like))
     if not sigma:
         return view_features(views, space, cache, size)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.methods.ages import begin_ages
+from training.methods.ages import AGE, begin_ages
 from training.methods.base import Moved, Tuner
 
 
@@ -57,4 +57,6 @@ def _carried_in_eight_bits(state: dict[str, Any], move: Moved) -> dict[str, Any]
         carried = move.carry(state[f"qmap{k}"][state[f"state{k}"].long()] * largest)
         codes, quantized = quantize_blockwise(carried, code=state[f"qmap{k}"], blocksize=block)
         found[f"state{k}"], found[f"absmax{k}"] = codes, quantized.absmax
+    if AGE in state:
+        found[AGE] = move.carry(state[AGE])
     return found

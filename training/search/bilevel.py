@@ -91,10 +91,15 @@ class _Worker:
         self._news: deque[Entry] = deque()
         """Added to the ledger and not yet yielded: the consumer may take its time, so never while the lock is held."""
         self._failures: list[str] = []
+        self._given_up: list[Path] = []
 
     def run(self, header: Header) -> Iterator[Entry | Ended]:
         self._begin(header)
+        for trial in self.replay.trials:  # of a worker that was killed before it came to that
+            if trial.outcome is not None:
+                self.on_end(self.folder / trial.folder)
         while not isinstance(job := self._next(), Ended):
+            self._end_others()
             with heartbeat(self.ledger.leases, job.number, self.owner, every_s=self.lease_s / 6):
                 yield from self._told()
                 yield from self._train(job)
@@ -103,8 +108,14 @@ class _Worker:
                     f"{FAILURES} trials in a row failed, the first one with: {self._failures[0]}; "
                     f"mend that, then go on with the study in {self.folder}"
                 )
+        self._end_others()
         yield from self._told()
         yield job
+
+    def _end_others(self) -> None:
+        """Tells of trials that were given up, now that the lock is free."""
+        while self._given_up:
+            self.on_end(self._given_up.pop())
 
     def _told(self) -> Iterator[Entry]:
         while self._news:
@@ -179,7 +190,7 @@ class _Worker:
         reason = f"its worker died {trial.deaths} times before it got to a next checkpoint: is there enough memory?"
         self._add(self._finished(trial, "failed", reason))
         self.ledger.leases.release(trial.number, self.owner)
-        self.on_end(self.folder / trial.folder)
+        self._given_up.append(self.folder / trial.folder)
         return False
 
     def _finished(self, trial: Trial, outcome: Outcome, reason: str | None) -> Finished:
@@ -225,7 +236,7 @@ class _Worker:
                         raise
                     failure = f"{type(error).__name__}: {error}"
                     # a candidate that diverges is a bad one, but nothing that would befall all
-                    diverged = isinstance(error, ArithmeticError)
+                    diverged = isinstance(error, FloatingPointError)
                     break
                 # what a trial that was taken over yields again is in the ledger already
                 if point.step in {known.step for known in trial.points}:
@@ -237,7 +248,7 @@ class _Worker:
         outcome: Outcome = "failed" if failure else "stopped" if reason else "complete"
         if not diverged:
             self._failures = [*self._failures, failure] if failure else []
-        if self._record(self._finished(trial, outcome, failure or reason)):
+        if self._record(replace(self._finished(trial, outcome, failure or reason), diverged=diverged)):
             self.on_end(self.folder / trial.folder)
         yield from self._told()
 

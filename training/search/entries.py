@@ -112,6 +112,8 @@ class Finished:
     trial: int
     outcome: Outcome
     reason: str | None = None
+    diverged: bool = False
+    """It failed by its numbers, which no other candidate need do."""
     steps: int
     seconds: float
     """Of training and measuring, up to the last checkpoint."""

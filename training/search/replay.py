@@ -97,7 +97,9 @@ class Replay:
                 trial = self._trial(entry.trial)
                 self.trials[entry.trial] = replace(trial, points=(*trial.points, entry.point), deaths=0)
             case Finished():
-                trial = replace(self._trial(entry.trial), outcome=entry.outcome, reason=entry.reason)
+                trial = replace(
+                    self._trial(entry.trial), outcome=entry.outcome, reason=entry.reason, diverged=entry.diverged
+                )
                 self.trials[entry.trial] = trial
                 self._tell(trial.candidate, trial.result)
 

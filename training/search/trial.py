@@ -68,6 +68,8 @@ class Trial:
     """None while it is not finished."""
     reason: str | None = None
     """Why it was stopped, or what failed."""
+    diverged: bool = False
+    """It failed by its numbers: losses or gradients that are none."""
     deaths: int = 0
     """How often a worker died of it, or with it, since its last checkpoint."""
 
@@ -88,12 +90,12 @@ class Trial:
 
     @property
     def result(self) -> list[Objectives]:
-        """What a strategy is told: every checkpoint, and of one that failed or ended in what is no number, infinity.
+        """What a strategy is told: every checkpoint, and infinity where it diverged or ended in what is no number.
 
-        Nothing of a trial that is not finished.
+        Nothing of a trial that is not finished, or failed for a reason that may not be the candidate's.
         """
-        if self.outcome is None:
+        if self.outcome is None or (self.outcome == "failed" and not self.diverged):
             return []
         found = [point.objectives for point in self.points if point.competes]
-        ended_well = self.outcome != "failed" and self.points and self.points[-1].competes
+        ended_well = not self.diverged and self.points and self.points[-1].competes
         return found if ended_well else [*found, (math.inf, math.inf)]

@@ -48,7 +48,7 @@ class CompareRequest(Request):
 def run(request: CompareRequest, console: Console) -> Result:
     """Trains, scores and writes."""
     from studio.comparison import Comparison, Variant, numbers, parse_methods
-    from training.finetune.config import FinetuneConfig, read_config
+    from training.finetune.config import FinetuneConfig, named_from_anywhere, read_config
     from training.methods import METHODS
     from training.metrics.features import check_features, default_features
 
@@ -56,9 +56,9 @@ def run(request: CompareRequest, console: Console) -> Result:
         raise RequestError(f"CONFIG {request.config}: no such file")
     if request.output_dir.is_file():
         raise RequestError(f"--output-dir {request.output_dir}: is a file; name a folder")
-    values = read_config(request.config)
+    values = named_from_anywhere(read_config(request.config), Path.cwd())
     make_request(FinetuneConfig, values)
-    _check_same(request.output_dir, values)
+    _check_same(request.output_dir, values, request.config.parent)
     methods = parse_methods(request.methods, list(METHODS))
     shares = numbers("--trainable-shares", request.trainable_shares) if request.trainable_shares else []
     rates = numbers("--learning-rates", request.learning_rates) if request.learning_rates else []
@@ -96,12 +96,14 @@ def run(request: CompareRequest, console: Console) -> Result:
     }  # fmt: skip
 
 
-def _check_same(folder: Path, values: dict[str, Any]) -> None:
+def _check_same(folder: Path, values: dict[str, Any], place: Path) -> None:
     """A folder is of one comparison: results of other data or steps must not stand in its table."""
+    from training.finetune.config import named_from_anywhere
+
     path = folder / "comparison.json"
     now = json.loads(json.dumps(values, sort_keys=True, default=str))
     if path.is_file():
-        then = json.loads(path.read_text(encoding="utf-8"))
+        then = named_from_anywhere(json.loads(path.read_text(encoding="utf-8")), place)
         for key in sorted({*then, *now}):
             if then.get(key) != now.get(key):
                 raise RequestError(

@@ -143,12 +143,12 @@ def _settings(request: SearchRequest) -> "tuple[FinetuneConfig, SearchSettings]"
         RequestError: one is unknown or wrong.
     """
     from studio.cli.verbs.train import check_method, read_settings
-    from training.finetune.config import FinetuneConfig, read_config, set_value
+    from training.finetune.config import FinetuneConfig, named_from_anywhere, read_config, set_value
     from training.finetune.searching.settings import SearchSettings, split_settings
 
     if not request.config.is_file():
         raise RequestError(f"CONFIG {request.config}: no such file")
-    values = read_config(request.config)
+    values = named_from_anywhere(read_config(request.config), Path.cwd())
     for name, value in read_settings(request.set).items():
         set_value(values, name, value)
     runs, table = split_settings(values)
@@ -198,6 +198,8 @@ def _seeds(path: Path | None, inner: "InnerTraining") -> "list[Candidate]":
     if not path.is_dir():
         return read_candidates(path, inner.space)
     front = front_in(path)
+    if not front:
+        raise RequestError(f"--seed-configs {path}: that study has measured nothing yet")
     if not {site for row in front for site in row.sites} & set(inner.space.sites):
         raise RequestError(f"--seed-configs {path}: its front trains none of this network's sites")
     # copies come later in proportion to the pictures
@@ -263,8 +265,8 @@ def _judge_front(study: "Study", inner: "InnerTraining", console: Console) -> No
     if left:
         folders = ", ".join(sorted({result.trial.folder for result in left}))
         console.note(
-            f"{len(left)} points of the front are not in {study.folder} ({folders}): the machine that trained them "
-            "makes their final figures by the same command"
+            f"{len(left)} points of the front have no adapter in {study.folder} ({folders}); where they were trained, "
+            "the same command makes their final figures"
         )
 
 
@@ -316,14 +318,8 @@ def _write_config(study: "Study", request: SearchShowRequest, result: dict[str, 
     check_output(request.write, flag="--write", suffixes=(".toml",))
     if result["chosen"] is None:
         raise RequestError("--write: no point is recommended; raise --limit, or name one with --point")
-    chosen, setup = by_name(study, str(result["chosen"])), read_setup(study.folder)
-    steps = chosen.point.step
-    if request.pictures is not None:
-        steps = max(1, round(steps * request.pictures / setup.trained))
-    run = setup.run_of(chosen.candidate)
-    # what was fitted to the whole run stays where it was, or the checkpoint would not come again
-    whole = max(1, round((run.fitted_to or run.max_train_steps) * steps / chosen.point.step))
-    config = run.model_copy(update={"max_train_steps": steps, "fitted_to": whole})
+    chosen = by_name(study, str(result["chosen"]))
+    config = read_setup(study.folder).run_at(chosen.candidate, chosen.point.step, pictures=request.pictures)
     with moved_in(request.write) as path:
         path.write_text(dump_toml(config.model_dump(mode="json")), encoding="utf-8")
     return request.write

@@ -221,12 +221,22 @@ def run_resume(request: ResumeRequest, console: Console) -> Result:
         config = read_finetune(request.run)
         if config is not None:
             if request.max_train_steps is not None:
+                _check_length(request.run, request.max_train_steps)
                 config = config.model_copy(update={"max_train_steps": request.max_train_steps})
             return _follow_finetune(config, request.run, request, console, resume=True)
     name, settings = read_run(request.run)
     if request.max_train_steps is not None:
         raise RequestError(f"--max-train-steps: {request.run} is a run of the recipe {name}, whose length is fixed")
     return _follow(name, request.run, settings, request, console, resume=True)
+
+
+def _check_length(run: Path, steps: int) -> None:
+    from training.checkpoint import latest_checkpoint
+
+    latest = latest_checkpoint(run)
+    made = 0 if latest is None else int(latest.name.rpartition("-")[2])
+    if steps < made:
+        raise RequestError(f"--max-train-steps {steps}: {run} has made {made} steps; give as many or more")
 
 
 def run_recipes(_: RecipesRequest, console: Console) -> Result:
@@ -350,7 +360,7 @@ def _stopped_by_ctrl_c(run: Path, made: Callable[[], int]) -> Iterator[list[int]
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not made():
-            raise KeyboardInterrupt("interrupted before the first step; nothing is lost: the same command begins again")
+            raise KeyboardInterrupt("interrupted before the first step; nothing is lost: the same command goes on")
         if pressed:
             raise KeyboardInterrupt("interrupted twice; the last checkpoint is kept")
         pressed.append(number)

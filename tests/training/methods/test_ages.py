@@ -55,6 +55,20 @@ def test_a_newcomer_moves_as_in_a_vector_of_its_own(options):
     assert torch.equal(tuner.values[:2], torch.cat(own[:2]))
 
 
+def test_newcomers_of_eight_bit_adamw_go_no_farther_than_their_rate():
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    tuner = Tuner(torch.zeros(5000))
+    optimizer = bitsandbytes.optim.AdamW8bit([tuner.values], lr=1e-2, weight_decay=0.0)
+    for _ in range(300):
+        step(optimizer, tuner.values, torch.ones(5000))
+    tuner.grow(torch.zeros(3000))
+    rebuild(optimizer, tuner)
+    step(optimizer, tuner.values, torch.ones(8000))
+    assert optimizer.state[tuner.values]["age"][[0, -1]].tolist() == [301, 1]
+    # half of a code of eight bits may be lost of either average
+    assert 0.5e-2 < float(-tuner.values.detach()[5000:].mean()) < 1.5e-2
+
+
 def test_without_ages_a_newcomer_would_leap():
     parameter = nn.Parameter(torch.tensor([0.0, 0.0]))
     optimizer = adamw(parameter, weight_decay=0.0)

@@ -24,6 +24,8 @@ LEAST_HELD_OUT = 20
 """On either side: so many are needed for a quantile of 5 %."""
 _MEASURED, _MEASURED_AT_LAST = 32, 256
 """Trained and held-out pictures whose losses are compared: at every checkpoint, and in the final choice."""
+_SOFTENED = 256
+"""Held-out pictures that are made as soft as the samples, at every checkpoint anew."""
 _FOR_MEMBERSHIP = 100
 """Held-out pictures without which 1 % false alarms are none."""
 
@@ -60,15 +62,16 @@ class Judge:
         self._count, self._steps, self._quantile, self._first_seed = samples, steps, quantile, first_seed
         trained = list({sample.piece: sample for sample in bench.samples}.values())
         self._size = usual_size(bench.samples)
-        seen, self._unseen = plain_views(trained, mirrors=bench.config.flip), plain_views(held_out)
+        seen, real = plain_views(trained, mirrors=bench.config.flip), plain_views(held_out)
+        self._unseen = evenly(real, min(len(real), _SOFTENED))
         self._of_trained, self._of_held_out = (
-            view_features(views, features, bench.cache, self._size) for views in (seen, self._unseen)
+            view_features(views, features, bench.cache, self._size) for views in (seen, real)
         )
         # files lie in order, often by what they show, so their beginning is not like the whole
         self._told = [f"{bench.config.trigger} {sample.caption}".strip() for sample in evenly(trained, samples)]
-        # as many of both, and so at the same noise; membership takes all there are
-        most = _MEASURED_AT_LAST if last else min(_MEASURED, len(trained), len(held_out))
-        self._measured = [evenly(side, min(most, len(side))) for side in (trained, held_out)]
+        most = _MEASURED_AT_LAST if last else _MEASURED
+        self._alike = min(most, len(trained), len(held_out))
+        self._measured = [_evenly_first(side, self._alike, most if last else 0) for side in (trained, held_out)]
 
     @torch.no_grad()
     def __call__(self) -> Judged:
@@ -87,16 +90,16 @@ class Judge:
         quality = kernel_estimate(found, self._of_held_out)
         told = f"({self._features.name}, N={self._count})"
         spread = support(found, self._of_held_out)
-        measured = f"(N={len(seen) + len(unseen)})"
         metrics = {
             f"kd{told}": quality.value, f"copy-rate{told}": rate.value, f"copy-rate-low{told}": rate.low,
             f"copy-rate-high{told}": rate.high, f"recall{told}": spread.recall, f"coverage{told}": spread.coverage,
-            f"loss-gap{measured}": float(unseen.mean() - seen.mean()),
+            # as many of both, and so at the same noise, which goes by the place in the list
+            f"loss-gap(N={2 * self._alike})": float(unseen[: self._alike].mean() - seen[: self._alike].mean()),
         }  # fmt: skip
         if quality.error is not None:
             metrics[f"kd-error{told}"] = quality.error
         if len(unseen) >= _FOR_MEMBERSHIP:
-            attack = membership(seen, unseen)
+            attack, measured = membership(seen, unseen), f"(N={len(seen) + len(unseen)})"
             metrics[f"membership-loss{measured}"] = attack.auc
             metrics[f"membership-loss-tpr{measured}"] = attack.true_positive_rate
         shown = torch.stack(evenly(made.cpu().unbind(), min(_SHOWN, len(made))))
@@ -111,3 +114,10 @@ class Judge:
         learner, task = self._bench.learner, self._bench.learner.tasks[0]
         seen, unseen = (learner.losses_at_fixed_noise(side, task).mean(1) for side in self._measured)
         return seen, unseen
+
+
+def _evenly_first(samples: Sequence[Sample], alike: int, most: int) -> list[Sample]:
+    """So many that are spread over all, and after these others, up to `most`."""
+    first = evenly(samples, alike)
+    chosen = {id(sample) for sample in first}
+    return [*first, *[sample for sample in samples if id(sample) not in chosen]][: max(alike, most)]

@@ -49,6 +49,20 @@ class Setup:
         }  # fmt: skip
         return FinetuneConfig.model_validate(told)
 
+    def run_at(self, candidate: Candidate, step: int, *, pictures: int | None = None) -> FinetuneConfig:
+        """The run that ends at a checkpoint of a candidate, on as many pictures or on more.
+
+        Copies come later in proportion to the pictures, so the steps are scaled. What a method does halfway or in
+        rounds stays where it was in the whole run, or the checkpoint would not come again.
+
+        Raises:
+            ValueError: the mask trains nothing.
+        """
+        run, scale = self.run_of(candidate), 1.0 if pictures is None else pictures / self.trained
+        whole = run.fitted_to or run.max_train_steps
+        steps, fitted = (max(1, round(length * scale)) for length in (step, whole))
+        return run.model_copy(update={"max_train_steps": steps, "fitted_to": None if fitted == steps else fitted})
+
 
 def write_setup(folder: Path, setup: Setup) -> None:
     """Keeps it in a study's folder."""

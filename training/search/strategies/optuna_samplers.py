@@ -22,7 +22,7 @@ class OptunaStrategy(SearchStrategy):
 
     def __init__(self, space: Space, *, seed: int, limit: float | None = None) -> None:
         super().__init__(space, seed=seed, limit=limit)
-        self._worst: Objectives = (1.0, 1.0)
+        self._worst: Objectives | None = None
         self._distributions = distributions(space)
         self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._sampler(seed))
         self._open: dict[str, list[optuna.trial.Trial]] = {}
@@ -69,8 +69,9 @@ class OptunaStrategy(SearchStrategy):
     def _finite(self, point: Objectives) -> Objectives:
         """The point; for one of a training that failed the worst up to now, which samplers can reckon with."""
         if not all(map(math.isfinite, point)):
-            return self._worst
-        self._worst = (max(self._worst[0], point[0]), max(self._worst[1], point[1]))
+            return self._worst or (1.0, 1.0)
+        worst = self._worst or point
+        self._worst = (max(worst[0], point[0]), max(worst[1], point[1]))
         return point
 
     def _constraints(self, point: Objectives) -> dict[str, float]:
