@@ -137,23 +137,15 @@ def front_in(folder: Path) -> list[Row]:
         ) from None
 
 
-def contenders(study: "Study", finals: Finals) -> "tuple[list[Result], Finals]":
-    """What a point is chosen from, and the final figures that count.
+def judged(study: "Study", finals: Finals) -> "Callable[[Result], tuple[float, float]]":
+    """What points of the front are chosen by: the figures of the final choice, for a winner was lucky as well.
 
-    A figure of the search beside one of the final choice would win by its luck. So final figures count once all of the
-    front that is here have them, and then what is elsewhere has to wait.
+    Until all of the front have them those of the search: one of these beside final figures would win by its luck.
     """
-    front = study.front()
-    known = [result for result in front if name_of(result) in finals]
-    open_ones = [r for r in front if name_of(r) not in finals and (r.adapter is None or r.adapter.is_file())]
-    return (front, {}) if open_ones or not known else (known, finals)
-
-
-def judged(finals: Finals) -> "Callable[[Result], tuple[float, float]]":
-    """What a point is chosen by: what the final choice measured where it did, for a winner was lucky as well."""
+    whole = all(name_of(result) in finals for result in study.front())
 
     def objectives(result: "Result") -> tuple[float, float]:
-        final = finals.get(name_of(result))
+        final = finals.get(name_of(result)) if whole else None
         return result.objectives if final is None else (final["quality"], final["copying"])
 
     return objectives
@@ -174,8 +166,7 @@ def choose(study: "Study", finals: Finals, *, limit: float | None = None, name: 
     if name is not None:
         return by_name(study, name)
 
-    found, finals = contenders(study, finals)
-    objectives = judged(finals)
+    found, objectives = study.front(), judged(study, finals)
     limit = study.header.limit if limit is None else limit
     if limit is not None:
         return pareto.best_within(found, objectives, limit)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from studio.errors import RequestError
-from studio.search_report import Finals, Row, choose, contenders, judged, name_of, read_finals, row_of, rows_of
+from studio.search_report import Finals, Row, choose, judged, name_of, read_finals, row_of, rows_of
 from studio.studies import Place
 from training.search import pareto
 from training.search.entries import LedgerError
@@ -125,8 +125,8 @@ def view_of(place: Place, *, limit: float | None = None) -> StudyView:
 def recommend(study: Study, finals: Finals, limit: float | None) -> str | None:
     """The name of the point to take; None where there is none within the limit."""
     if limit is not None and limit >= NO_LIMIT:
-        found, counted = contenders(study, finals)
-        return name_of(pareto.knee(found, judged(counted))) if found else None
+        found = study.front()
+        return name_of(pareto.knee(found, judged(study, finals))) if found else None
     chosen = choose(study, finals, limit=limit)
     return None if chosen is None else name_of(chosen)
 
