@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # The study of MemControl in docs/search.md: which parameters to train, searched for on 100 and on 300 chest X-rays,
-# beside fixed methods at equal training steps. About 80 minutes on two cores: one process a size.
+# beside fixed methods at equal training steps. About 95 minutes on two cores with AMX: one process a size.
 #
-#     scripts/study_search.sh MODEL XRAYS OUT [STEPS]
+#     scripts/study_search.sh MODEL XRAYS OUT [STEPS [REPEATS]]
 #
 # MODEL makes pictures of text (scripts/study_methods.sh makes one), XRAYS has metadata.jsonl, STEPS are those of a run
-# (600). Then:
+# (400), and ten of the trained pictures come REPEATS times as often (1; the paper's data has some 50 times). Then:
 #
 #     .venv/bin/python benchmarks/memcontrol_study.py OUT
 set -euo pipefail
-model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-600}
+model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-400} repeats=${5:-1}
 bin="$(cd "$(dirname "$0")/.." && pwd)/.venv/bin"
 mkdir -p "$out"
 out=$(realpath "$out")
@@ -17,15 +17,19 @@ export OMP_NUM_THREADS=1
 
 pictures() { # COUNT SEED: so many to train, 200 others held out
     "$bin/python" - "$xrays" "$out/data-$1-$2" "$1" "$2" <<'PY'
-import json, random, shutil, sys
+import hashlib, json, random, shutil, sys
 from pathlib import Path
-source, folder, count, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+source, place, count, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
-folder.mkdir(exist_ok=True)
 chosen = random.Random(seed).sample(rows, count + 200)
-for row in chosen:
-    shutil.copy(source / row["file_name"], folder)
-(folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, chosen)))
+# those with the first hashes are held out, so the last ones are trained
+order = sorted(chosen, key=lambda row: hashlib.sha256((source / row["file_name"]).read_bytes()).hexdigest())
+for name, some in (("once", order[:-10]), ("often", order[-10:])):
+    folder = place / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in some:
+        shutil.copy(source / row["file_name"], folder)
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, some)))
 PY
 }
 
@@ -46,7 +50,7 @@ lr_warmup_steps = 10
 seed = $seed
 validation_share = $("$bin/python" -c "print(200.5 / ($1 + 200))")
 cache_dir = "cache-$1"
-data = [{folder = "data-$1-$seed"}]
+data = [{folder = "data-$1-$seed/once"}, {folder = "data-$1-$seed/often", repeats = $repeats}]
 [search]
 samples = 64
 final_samples = 128
