@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, needed
 from training.methods.calibration import gradient_scores
-from training.methods.inplace import InPlaceMethod, InPlaceTuner
+from training.methods.inplace import InPlaceTuner, ScatteredMethod
 from training.methods.scope import Scope, parameters_in
 from training.methods.selection import choose, fixed
 from training.methods.supports import Scattered
@@ -18,7 +18,7 @@ _USUAL_STEPS: Final = 100
 
 
 @METHODS.register("id3")
-class ID3(InPlaceMethod):
+class ID3(ScatteredMethod):
     """Adds the numbers with the largest |g| / (|w| + eps)^exponent, a few every round."""
 
     about: ClassVar[str] = "a set that grows round by round, by gradient over magnitude"
@@ -47,7 +47,9 @@ class ID3(InPlaceMethod):
         The paper looks at the gradients of every step, which costs a dense gradient of all weights each time; here a
         few batches are looked at in every round.
         """
-        return ID3Tuner(model, list(parameters_in(model, scope)), self, needed(losses, "id3"))
+        tuner = ID3Tuner(model, list(parameters_in(model, scope)), self, needed(losses, "id3"))
+        tuner.recompute = self.recompute
+        return tuner
 
 
 class ID3Tuner(InPlaceTuner):

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, Tuner
-from training.methods.inplace import InPlaceMethod, InPlaceTuner, Piece
+from training.methods.inplace import InPlaceTuner, Piece, ScatteredMethod
 from training.methods.scope import Scope, parameters_in
 from training.methods.selection import CAP, choose, magnitude
 from training.methods.supports import Scattered
@@ -31,7 +31,7 @@ def learning_rate_of(fraction: float) -> float:
 
 
 @METHODS.register("sara")
-class SaRA(InPlaceMethod):
+class SaRA(ScatteredMethod):
     """Trains the weights too small to matter; halfway those that came to matter are left as they are."""
 
     about: ClassVar[str] = "the smallest weights of the whole network, wherever they are"
@@ -86,7 +86,9 @@ class SaRA(InPlaceMethod):
         limit = max(float(scores[name]().flatten()[chosen].max()) for name, chosen in index.items())
         supports = {name: Scattered(chosen, tensors[name].shape) for name, chosen in index.items()}
         seed = int(torch.randint(1 << 62, (), generator=rng))
-        return SaRATuner(model, supports, self, limit=limit, fraction=count / total, seed=seed)
+        tuner = SaRATuner(model, supports, self, limit=limit, fraction=count / total, seed=seed)
+        tuner.recompute = self.recompute
+        return tuner
 
     def learning_rate(self, tuner: Tuner) -> float:
         """The paper's, by fraction."""

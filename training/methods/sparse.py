@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.methods.base import METHODS, Losses, needed
 from training.methods.calibration import fisher, gradient_scores, size_of_gradient, snip
-from training.methods.inplace import InPlaceMethod, InPlaceTuner
+from training.methods.inplace import InPlaceTuner, ScatteredMethod
 from training.methods.scope import Scope, parameters_in
 from training.methods.selection import CAP, Score, choose, fixed, magnitude
 from training.methods.supports import Columns, Rows, Scattered, Support
@@ -23,7 +23,7 @@ _BY_GRADIENT: Final = {"snip": snip, "fisher": fisher, "gradient": size_of_gradi
 
 
 @METHODS.register("sparse")
-class Sparse(InPlaceMethod):
+class Sparse(ScatteredMethod):
     """Trains a share of the numbers in place, chosen by a rule."""
 
     about: ClassVar[str] = (
@@ -60,7 +60,9 @@ class Sparse(InPlaceMethod):
             tensors = {n: p for n, p in tensors.items() if p.ndim > 1 and _module(model, n, "groups", 1) == 1}
             if not tensors:
                 raise ValueError(f"no tensor in the scope has {self.structure}")
-        return InPlaceTuner(model, self.choose(model, tensors, rng, losses))
+        tuner = InPlaceTuner(model, self.choose(model, tensors, rng, losses))
+        tuner.recompute = self.recompute
+        return tuner
 
     def choose(
         self, model: nn.Module, tensors: dict[str, nn.Parameter], rng: torch.Generator, losses: Losses | None = None

@@ -61,13 +61,16 @@ def test_twenty_steps_are_those_of_a_dense_masked_reference(kind, config, checkp
 def test_inputs_made_again_are_those_that_would_have_been_kept(dtype, monkeypatch):
     from training.methods import inplace
 
-    grads = []
-    for recompute in (inplace.recompute_of, lambda x: None):
-        monkeypatch.setattr(inplace, "recompute_of", recompute)
+    grads, made, real = [], [], inplace.recompute_of
+    monkeypatch.setattr(inplace, "recompute_of", lambda x: (made.append(found := real(x)), found)[1])
+    for recompute in (True, False):
+        made.clear()
         model = toys.make("linear").to(dtype)
-        tuner = SaRA(fraction=0.5, nuclear_weight=0.0).attach(model, Scope(), torch.Generator().manual_seed(0))
+        method = SaRA(fraction=0.5, nuclear_weight=0.0, recompute=recompute)
+        tuner = method.attach(model, Scope(), torch.Generator().manual_seed(0))
         x, y = model.data(0)
         F.mse_loss(model(x), y.to(dtype)).backward()
+        assert any(again is not None for again in made) == recompute
         grads.append(tuner.values.grad.clone())
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
     assert (grads[0] - grads[1]).norm() <= tolerance * grads[1].norm()
