@@ -23,7 +23,7 @@ BUDGET: Final = ("max_train_steps", "train_batch_size", "learning_rate")
 MEMORY: Final = ("gradient_accumulation_steps", "mixed_precision", "weights_dtype", "gradient_checkpointing")
 RATE: Final = (
     "lr_scheduler", "lr_warmup_steps", "lr_final_rate", "lr_num_cycles", "lr_power", "lr_power_a", "lr_power_b",
-    "lr_decay_steps", "lr_decay",
+    "lr_decay_steps", "lr_decay", "fitted_to",
 )  # fmt: skip
 OPTIMIZER: Final = (
     "optimizer", "weight_decay", "max_grad_norm", "ema_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
@@ -31,6 +31,7 @@ OPTIMIZER: Final = (
 )  # fmt: skip
 KEPT: Final = (
     "validation_steps", "validation_prompts", "checkpointing_steps", "checkpoints_total_limit", "adapter_dtype",
+    "license",
 )  # fmt: skip
 OWN: Final = ("model", "method", "method_options", "trainable_share", "scope", "data", "guard", "report_to")
 """Fields that the page draws in its own way; all others stand in the groups above."""

@@ -24,7 +24,10 @@ def begin_ages(optimizer: torch.optim.Optimizer) -> None:
 
 
 def follow_ages(optimizer: torch.optim.Optimizer) -> None:
-    """Makes every step of the optimizer one that fits the ages in its state."""
+    """Makes every step of the optimizer one that fits the ages in its state.
+
+    A loop of one's own calls it after `load_state_dict`, where a method's choices may have been made anew before.
+    """
     if not any(isinstance(getattr(hook, "__self__", None), _Steps) for hook in _hooks(optimizer)):
         steps = _Steps()
         optimizer.register_step_pre_hook(steps.before)

@@ -13,7 +13,7 @@ def rebuild(optimizer: torch.optim.Optimizer, tuner: Tuner) -> None:
     """Gives the optimizer the tuner's present parameters, and their state where they had any.
 
     Learning rates and all other options stay as they are: a new choice is no new start. To be called when
-    `Tuner.after_step` says so.
+    `Tuner.after_step` says so. An optimizer that is resumed afterwards needs `follow_ages`.
     """
     state: dict[Tensor, Any] = {}
     if any(bool((move.kept < 0).any()) for move in tuner.moved):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.methods import METHODS, Scope, find_scope, rebuild
+from training.methods import METHODS, Scope, find_scope, follow_ages, rebuild
 
 from . import toys
 
@@ -211,6 +211,7 @@ def test_resuming_goes_on_bit_for_bit(method, kind):
     again.load_state(state, 3)
     resumed = optimizer_of(again)
     resumed.load_state_dict(numbers)
+    follow_ages(resumed)
     train(other, again, 2, first=3, optimizer=resumed)
     x, _ = straight.data(9)
     with torch.no_grad():

@@ -67,7 +67,7 @@ def test_what_another_trained_or_what_failed_can_be_told(name):
     space().check(searcher.ask())
 
 
-@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "memcontrol-2", "gp"])
+@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "memcontrol-2"])
 def test_what_diverges_is_proposed_less(name):
     """Training diverges where the first site is on."""
     searcher, asked = strategy(name), []
