@@ -22,6 +22,7 @@ from training.finetune.data.leakage import find_leakage, refuse_leakage
 from training.finetune.latent_space import LATENTS, LatentSpace
 from training.finetune.pairs import Pair, draw_pairs
 from training.finetune.seen import (
+    at_most,
     evenly,
     features_as_soft,
     middle_picture,
@@ -94,7 +95,7 @@ class Guard:
         self._views = plain_views(trained, mirrors=bench.config.flip)
         self._space = self._open(options.features)
         self._of_trained = view_features(self._views, self._space, bench.cache, self._size)
-        self._unseen = plain_views(evenly(held_out, min(len(held_out), _HELD_OUT)))
+        self._unseen = plain_views(at_most(held_out, _HELD_OUT))
         self._asked = evenly(trained, options.samples)
         some = min(len(trained), len(held_out), _MEASURED)
         self._measured = [evenly(side, some) for side in (trained, held_out)]

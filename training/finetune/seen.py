@@ -30,6 +30,11 @@ def evenly(items: Sequence[T], wanted: int) -> list[T]:
     return [items[k * len(items) // wanted] for k in range(wanted)]
 
 
+def at_most(items: Sequence[T], most: int) -> list[T]:
+    """All of them, or so many that are evenly spread over all."""
+    return evenly(items, min(most, len(items)))
+
+
 def usual_size(samples: Sequence[Sample]) -> Size:
     """The shape that most have: one canvas, on which all are compared."""
     return Counter(sample.size for sample in samples).most_common(1)[0][0]
@@ -90,7 +95,7 @@ def features_as_soft(
         ValueError: a file was changed since.
         CacheError: the cache cannot be written.
     """
-    sharp = torch.cat([_shown(view, size) for view in evenly(views, min(len(views), _MEASURED))])
+    sharp = torch.cat([_shown(view, size) for view in at_most(views, _MEASURED)])
     sigma = softening(sharp, mean_step(like))
     if not sigma:
         return view_features(views, space, cache, size)

@@ -1,6 +1,5 @@
 """The audit of a finished run: makes samples, measures, and says whether the model copies."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,12 +34,12 @@ from training.finetune.audit.samples import (
     ask_each,
     make_pictures,
     real_picture,
-    spread,
 )
 from training.finetune.audit.shown import find_pairs, find_risks
 from training.finetune.data.leakage import refuse_leakage
 from training.finetune.families import LevelError
 from training.finetune.opened import OpenedRun, open_run
+from training.finetune.seen import at_most, usual_size
 from training.metrics.features import FeatureSpace
 from training.metrics.memorization import TooFewError, tiled_distance
 
@@ -85,7 +84,7 @@ def audit_run(
         LeakageError: held-out pictures were trained on, and that is not allowed.
     """
     opened = open_run(run, device, held_out=options.held_out)
-    trained, held_out = opened.trained, spread(opened.held_out, MOST_HELD_OUT)
+    trained, held_out = opened.trained, at_most(opened.held_out, MOST_HELD_OUT)
     if len(trained) + len(held_out) < LEAST:
         raise TooFewError(
             f"{run} was made of {len(trained)} trained and {len(held_out)} held-out pictures, and an audit needs "
@@ -100,7 +99,7 @@ def audit_run(
     main = len(asked)
     # canaries are rare among the captions that are asked evenly, so each is asked for itself
     asked += ask_each([canary.sample.caption for canary in canaries for _ in range(PER_CANARY)], asked[-1].seed + 1)
-    size = Counter(sample.size for sample in trained).most_common(1)[0][0]
+    size = usual_size(trained)
 
     def sampled(done: int) -> None:
         on_progress("generating", done, len(asked))
@@ -147,7 +146,7 @@ def _ask_network(
     opened: OpenedRun, canaries: list[Canary], asked: Sequence[Asked], on_progress: OnProgress
 ) -> tuple[list[Figure], dict[str, float], list[Canary]]:
     """Losses, PIA and magnitudes, by the model as it is and as it was."""
-    trained, held_out = spread(opened.trained, MOST), spread(opened.held_out, MOST)
+    trained, held_out = at_most(opened.trained, MOST), at_most(opened.held_out, MOST)
     planted = [canary.sample for canary in canaries]
     captions = list(dict.fromkeys(one.caption for one in asked))
     unrelated = opened.family.unrelated

@@ -9,8 +9,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from training.finetune.data import Sample, load_pixels
+from training.finetune.data import Sample
 from training.finetune.opened import OpenedRun
+from training.finetune.seen import evenly, middle_picture
 
 Pictures = Float[Tensor, "n 3 height width"]
 """RGB in 0..1."""
@@ -31,7 +32,7 @@ class Asked:
 def ask_captions(trained: Sequence[Sample], count: int, group: int, seed: int) -> list[Asked]:
     """`group` seeds in a row of one caption after the other, captions as often as trained pictures have them."""
     groups = max(1, count // group)
-    captions = [trained[k * len(trained) // groups].caption for k in range(groups) for _ in range(group)]
+    captions = [sample.caption for sample in evenly(trained, groups) for _ in range(group)]
     return ask_each(captions, seed * FIRST_SEED + FIRST_SEED)
 
 
@@ -52,8 +53,7 @@ def make_pictures(
 
 def real_picture(sample: Sample, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
     """A picture, or the middle frame of a clip, scaled to (width, height) where its bucket is another one."""
-    pixels = load_pixels(sample)
-    picture = pixels[len(pixels) // 2, None] / 2 + 0.5
+    picture = middle_picture(sample)
     if sample.size != size:
         picture = F.interpolate(picture, size=size[::-1], mode="bilinear", antialias=True)
     return picture[0]
@@ -74,9 +74,3 @@ def softened(pictures: Pictures, like: Pictures) -> Pictures:
 
 def _steps(pictures: Pictures) -> float:
     return float(pictures.diff(dim=-1).abs().mean() + pictures.diff(dim=-2).abs().mean())
-
-
-def spread(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """At most so many, evenly from all."""
-    count = min(most, len(samples))
-    return [samples[k * len(samples) // count] for k in range(count)]

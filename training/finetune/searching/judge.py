@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from training.finetune.data import Sample
-from training.finetune.seen import evenly, features_as_soft, plain_views, usual_size, view_features
+from training.finetune.seen import at_most, evenly, features_as_soft, plain_views, usual_size, view_features
 from training.finetune.workbench import Workbench
 from training.metrics.coverage import support
 from training.metrics.features import FeatureSpace
@@ -63,7 +63,7 @@ class Judge:
         trained = list({sample.piece: sample for sample in bench.samples}.values())
         self._size = usual_size(bench.samples)
         seen, real = plain_views(trained, mirrors=bench.config.flip), plain_views(held_out)
-        self._unseen = evenly(real, min(len(real), _SOFTENED))
+        self._unseen = at_most(real, _SOFTENED)
         self._of_trained, self._of_held_out = (
             view_features(views, features, bench.cache, self._size) for views in (seen, real)
         )
@@ -102,7 +102,7 @@ class Judge:
             attack, measured = membership(seen, unseen), f"(N={len(seen) + len(unseen)})"
             metrics[f"membership-loss{measured}"] = attack.auc
             metrics[f"membership-loss-tpr{measured}"] = attack.true_positive_rate
-        shown = torch.stack(evenly(made.cpu().unbind(), min(_SHOWN, len(made))))
+        shown = torch.stack(at_most(made.cpu().unbind(), _SHOWN))
         return Judged(quality=quality.value, copying=rate.value, metrics=metrics, shown=shown)
 
     def _make(self) -> UInt8[Tensor, "n height width 3"]:
