@@ -28,6 +28,7 @@ from peft import PeftConfig, ShiraConfig, SupertuningConfig
 from storage_peak import StoragePeak
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
 
 from training.methods import METHODS, Scope, Tuner
 from training.methods.inplace import InPlaceTuner
@@ -269,6 +270,7 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
         n: m for n, m in chosen.items() if not flags.methods or any(w.lower() in n.lower() for w in flags.methods)
     }
     found: dict[tuple[str, bool], tuple[int, int, float]] = {}
+    bar = tqdm(total=2 * len(chosen) * (1 + flags.rounds), desc=network, unit="look", mininterval=10)
     for ckpt in (False, True):
         peaks, counts = {}, {}
         for name, attach in chosen.items():
@@ -276,6 +278,7 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
             peaks[name], counts[name] = trial.peak(), trial.tuner.count
             del trial
             gc.collect()
+            bar.update()
         seconds: dict[str, list[float]] = {name: [] for name in chosen}
         for _ in range(flags.rounds):
             for name, attach in chosen.items():
@@ -291,9 +294,11 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
                     seconds[name].append((seconds_now(flags.device) - began) / trial.cycle)
                 del trial
                 gc.collect()
+                bar.update()
         for name in chosen:
             middle = statistics.median(seconds[name]) if seconds[name] else float("nan")
             found[name, ckpt] = (counts[name], peaks[name], middle)
+    bar.close()
     size = sum(p.numel() for p in build(network, flags, False).parameters())
     lines = [
         f"{network}, {size / 1e6:.1f} M numbers, {flags.dtype}, {flags.device}",

@@ -1,30 +1,31 @@
 #!/usr/bin/env bash
 # The study of MemControl in docs/search.md: which parameters to train, searched for on 100 and on 300 chest X-rays,
-# beside fixed methods at equal training steps. About 95 minutes on two cores with AMX: one process a size.
+# beside fixed methods at equal training steps. About 90 minutes on two cores with AMX: one process a size.
 #
-#     scripts/study_search.sh MODEL XRAYS OUT [STEPS [REPEATS]]
+#     scripts/study_search.sh MODEL XRAYS OUT [STEPS [REPEATS [OFTEN]]]
 #
 # MODEL makes pictures of text (scripts/study_methods.sh makes one), XRAYS has metadata.jsonl, STEPS are those of a run
-# (400), and ten of the trained pictures come REPEATS times as often (1; the paper's data has some 50 times). Then:
+# (400), and OFTEN (10) of the trained pictures come REPEATS (50, as some of the paper's) times as often. Then:
 #
 #     .venv/bin/python benchmarks/memcontrol_study.py OUT
 set -euo pipefail
-model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-400} repeats=${5:-1}
+model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-400} repeats=${5:-50} often=${6:-10}
 bin="$(cd "$(dirname "$0")/.." && pwd)/.venv/bin"
 mkdir -p "$out"
 out=$(realpath "$out")
 export OMP_NUM_THREADS=1
 
 pictures() { # COUNT SEED: so many to train, 200 others held out
-    "$bin/python" - "$xrays" "$out/data-$1-$2" "$1" "$2" <<'PY'
+    "$bin/python" - "$xrays" "$out/data-$1-$2" "$1" "$2" "$often" <<'PY'
 import hashlib, json, random, shutil, sys
 from pathlib import Path
-source, place, count, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+source, place = map(Path, sys.argv[1:3])
+count, seed, often = map(int, sys.argv[3:])
 rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
 chosen = random.Random(seed).sample(rows, count + 200)
 # those with the first hashes are held out, so the last ones are trained
 order = sorted(chosen, key=lambda row: hashlib.sha256((source / row["file_name"]).read_bytes()).hexdigest())
-for name, some in (("once", order[:-10]), ("often", order[-10:])):
+for name, some in (("once", order[:-often]), ("often", order[-often:])):
     folder = place / name
     folder.mkdir(parents=True, exist_ok=True)
     for row in some:
@@ -54,7 +55,7 @@ data = [{folder = "data-$1-$seed/once"}, {folder = "data-$1-$seed/often", repeat
 [search]
 samples = 64
 final_samples = 128
-checkpoints = [$((steps / 8)), $((steps / 4)), $((steps / 2)), $steps]
+checkpoints = [$((steps / 4)), $((steps / 2)), $steps]
 reference = [1.0, 0.5]
 early_stop = false
 TOML

@@ -25,7 +25,7 @@ from training.config import TrainingConfig
 from training.events import Evaluated, Event, Finished, Note
 from training.going import Going, NotFiniteError, OnBatch
 from training.memory import free_memory, is_out_of_memory
-from training.processes import PATIENCE, refuse_plugins, several_processes
+from training.processes import PATIENCE, device_of, refuse_plugins, several_processes
 from training.trained import Trained
 from training.watch import Asked, Watch
 
@@ -167,7 +167,8 @@ def _accelerator(device: str | None) -> Accelerator:
             torch.cuda.set_device(index)
     return Accelerator(
         mixed_precision="no",
-        cpu=device == "cpu",
+        # not left to accelerate: without a GPU each of several processes would take itself for the only one
+        cpu=device_of(device).type == "cpu",
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=PATIENCE),

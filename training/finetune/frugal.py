@@ -74,10 +74,14 @@ class FrugalLearner(FinetuneLearner):
                 self._move_encoders(main)
 
     def _cast(self) -> torch.autocast:
-        """Half weights work under autocast alone; others are measured without, but on a GPU that takes too long."""
+        """Half weights work under autocast alone; others are measured without, but on a GPU that takes too long.
+
+        A training that is under autocast stays so.
+        """
         device, precision = next(self.network.parameters()).device, self.config.mixed_precision
         half = self.config.weights_dtype != "fp32" and precision != "fp32"
-        return cast_under(self.config, device, enabled=half or (device.type == "cuda" and precision == "bf16"))
+        on_gpu = device.type == "cuda" and precision == "bf16"
+        return cast_under(self.config, device, enabled=half or on_gpu or torch.is_autocast_enabled(device.type))
 
     def _move_encoders(self, device: torch.device) -> None:
         for part in self._family.encoders:

@@ -50,5 +50,4 @@ class LatentSpace(FeatureSpace):
         shape = self._size[::-1]
         if pictures.shape[-2:] != shape:
             pictures = F.interpolate(pictures, size=shape, mode="bicubic", antialias=True).clamp(0, 1)
-        encoded = [self._family.encode(picture[None] * 2 - 1)["latents"].flatten() for picture in pictures]
-        return torch.stack(encoded)
+        return self._family.encode_pictures(pictures * 2 - 1).flatten(1)

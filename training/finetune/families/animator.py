@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -83,7 +84,15 @@ class Animator(Family):
     def encode(self, pixels: Float[Tensor, "frames 3 height width"]) -> dict[str, Tensor]:
         """Normalised latents."""
         vae = self.pipeline.vae
-        return {"latents": encode_latents(vae, pixels.to(vae.device).permute(1, 0, 2, 3)[None])[0]}
+        return {"latents": encode_latents(vae, rearrange(pixels.to(vae.device), "f c h w -> 1 c f h w"))[0]}
+
+    @torch.no_grad()
+    def encode_pictures(
+        self, pictures: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n channels 1 rows columns"]:
+        """Normalised latents, of all at once, each a clip of one frame."""
+        vae = self.pipeline.vae
+        return encode_latents(vae, rearrange(pictures.to(vae.device), "n c h w -> n c 1 h w"))
 
     @torch.no_grad()
     def conditions(self, task: str, clip: Clip) -> dict[str, Tensor]:

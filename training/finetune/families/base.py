@@ -19,7 +19,9 @@ from pose.sequence import PoseSequence
 from training.finetune.data.buckets import Wanted
 
 AT_ONCE: Final = 16
-"""Samples that are made together."""
+"""Samples that are made together; more where they are small."""
+_SMALL: Final = 128 * 128
+"""Pixels of a picture of which so many are enough for a processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,10 @@ class Family(abc.ABC):
         """What the loss needs of a picture (one frame) or clip, in -1..1; without a batch dimension. "latents" is what
         gets noise."""
 
+    def encode_pictures(self, pictures: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n ..."]:
+        """The latents of many pictures of one size, in -1..1, for those who compare them; by default one by one."""
+        return torch.stack([self.encode(picture[None])["latents"] for picture in pictures])
+
     @abc.abstractmethod
     def embed(self, caption: str) -> dict[str, Tensor]:
         """What the loss needs of a caption; without a batch dimension."""
@@ -226,10 +232,11 @@ class Family(abc.ABC):
             on_sample: told how many there are so far.
         """
         made: list[Tensor] = []
-        for first in range(0, len(prompts), AT_ONCE):
-            some = slice(first, first + AT_ONCE)
+        at_once = AT_ONCE * max(1, _SMALL // (size[0] * size[1]))
+        for first in range(0, len(prompts), at_once):
+            some = slice(first, first + at_once)
             made.append(self._sample_some(prompts[some], size, seeds[some], steps))
-            on_sample(min(first + AT_ONCE, len(prompts)))
+            on_sample(min(first + at_once, len(prompts)))
         return torch.cat(made)
 
     def _sample_some(

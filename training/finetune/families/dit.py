@@ -11,7 +11,7 @@ from torch import Tensor
 from pose.media import to_uint8
 from training.finetune.families.base import FAMILIES
 from training.finetune.families.denoising import Denoising
-from training.finetune.families.pictures import SAMPLE_STEPS, codec_factor, picture_latents
+from training.finetune.families.pictures import SAMPLE_STEPS, codec_factor, one_picture_latents
 
 GUIDANCE, SHOWN = 4.0, 20
 """Of a sample; and how many of its classes a message names."""
@@ -53,7 +53,7 @@ class DiT(Denoising):
             raise ValueError(
                 f"this DiT knows pictures of {side}x{side} px only, got {width}x{height}; set resolution to {side}"
             )
-        return {"latents": picture_latents(self.pipeline.vae, pixels)}
+        return {"latents": one_picture_latents(self.pipeline.vae, pixels)}
 
     def embed(self, caption: str) -> dict[str, Tensor]:
         """The class's number.

@@ -27,7 +27,11 @@ class TextToPicture(Denoising):
         Raises:
             ValueError: it is a clip.
         """
-        return {"latents": picture_latents(self.pipeline.vae, pixels)}
+        return {"latents": one_picture_latents(self.pipeline.vae, pixels)}
+
+    def encode_pictures(self, pictures: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n channels rows columns"]:
+        """Scaled latents, of all at once."""
+        return picture_latents(self.pipeline.vae, pictures)
 
     def sample(
         self, prompt: str, size: tuple[int, int], seed: int, frames: int = 1
@@ -46,16 +50,25 @@ class TextToPicture(Denoising):
         return to_uint8(made).cpu()
 
 
-@torch.no_grad()
-def picture_latents(vae: Any, pixels: Float[Tensor, "frames 3 height width"]) -> Float[Tensor, "channels rows columns"]:
-    """Encodes one picture in -1..1: the mode of the posterior, moved and scaled as the codec's config says.
+def one_picture_latents(
+    vae: Any, pixels: Float[Tensor, "frames 3 height width"]
+) -> Float[Tensor, "channels rows columns"]:
+    """Encodes one picture in -1..1, as `picture_latents` does.
 
     Raises:
         ValueError: there are several frames.
     """
     if len(pixels) != 1:
         raise ValueError(f"this model makes pictures, but a clip of {len(pixels)} frames was given; leave videos out")
-    latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()[0].float()
+    return picture_latents(vae, pixels)[0]
+
+
+@torch.no_grad()
+def picture_latents(
+    vae: Any, pictures: Float[Tensor, "n 3 height width"]
+) -> Float[Tensor, "n channels rows columns"]:  # fmt: skip
+    """Encodes pictures in -1..1: the mode of the posterior, moved and scaled as the codec's config says."""
+    latents = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mode().float()
     config = vae.config
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:  # SDXL codecs of some
         mean, std = (latents.new_tensor(config[name]).reshape(-1, 1, 1) for name in ("latents_mean", "latents_std"))

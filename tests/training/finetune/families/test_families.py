@@ -270,6 +270,13 @@ def test_pictures_latents_decode_by_the_pipelines_rule(kind, family):
     torch.testing.assert_close(latents, vae.encode(picture).latent_dist.mode())
 
 
+def test_many_pictures_are_encoded_as_each_alone_is(family):
+    side = family.multiple if family.multiple >= 32 else 16
+    pictures = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    alone = [family.encode(picture[None])["latents"] for picture in pictures]
+    torch.testing.assert_close(family.encode_pictures(pictures), torch.stack(alone), rtol=1e-4, atol=1e-5)
+
+
 def test_sd3_is_told_zeros_where_t5_is_absent(tmp_path):
     folder = makers.save(lambda: makers.stable_diffusion_3(with_t5=False), tmp_path / "sd3")
     family = open_family(folder)
