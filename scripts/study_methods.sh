@@ -27,6 +27,7 @@ lr_warmup_steps = 100
 ema_decay = 0.999
 train_batch_size = 8
 max_train_steps = 6000
+mixed_precision = "fp32"
 validation_share = 0.02
 cache_dir = "cache"
 data = [{folder = "world", weight = 3}, {folder = "others", weight = 1}]
@@ -40,6 +41,7 @@ set_of() { # SET VALIDATION_SHARE SAMPLES
     cat > "$out/$1.toml" <<TOML
 model = "$out/model"
 max_train_steps = 300
+mixed_precision = "fp32"
 lr_warmup_steps = 10
 validation_share = $2
 cache_dir = "cache"

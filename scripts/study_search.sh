@@ -5,11 +5,12 @@
 #     scripts/study_search.sh MODEL XRAYS OUT [STEPS [REPEATS [OFTEN]]]
 #
 # MODEL makes pictures of text (scripts/study_methods.sh makes one), XRAYS has metadata.jsonl, STEPS are those of a run
-# (400), and OFTEN (10) of the trained pictures come REPEATS (50, as some of the paper's) times as often. Then:
+# (300). OFTEN (5) of 100 pictures come REPEATS (50, as some of the paper's) times as often, and of 300 pictures as many
+# three times as often as that, so that a run shows each of them as often in both sizes. Then:
 #
 #     .venv/bin/python benchmarks/memcontrol_study.py OUT
 set -euo pipefail
-model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-400} repeats=${5:-50} often=${6:-10}
+model=$(realpath "$1") xrays=$(realpath "$2") out=$3 steps=${4:-300} repeats=${5:-50} often=${6:-5}
 bin="$(cd "$(dirname "$0")/.." && pwd)/.venv/bin"
 mkdir -p "$out"
 out=$(realpath "$out")
@@ -51,9 +52,9 @@ lr_warmup_steps = 10
 seed = $seed
 validation_share = $("$bin/python" -c "print(200.5 / ($1 + 200))")
 cache_dir = "cache-$1"
-data = [{folder = "data-$1-$seed/once"}, {folder = "data-$1-$seed/often", repeats = $repeats}]
+data = [{folder = "data-$1-$seed/once"}, {folder = "data-$1-$seed/often", repeats = $(($1 * repeats / 100))}]
 [search]
-samples = 64
+samples = 48
 final_samples = 128
 checkpoints = [$((steps / 4)), $((steps / 2)), $steps]
 reference = [1.0, 0.5]
