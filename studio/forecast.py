@@ -27,7 +27,7 @@ _KEPT_BYTES: Final = 16
 """Bytes a trained number in a checkpoint: itself, its average, and the optimizer's two."""
 _DEFAULTS: Final = {
     "model": "mini", "method": "sara", "resolution": 128, "train_batch_size": 4, "gradient_checkpointing": False,
-    "gradient_accumulation_steps": 1, "num_frames": None, "mixed_precision": "bf16", "weights_dtype": "fp32",
+    "gradient_accumulation_steps": 1, "num_frames": None, "weights_dtype": "fp32",
     "max_train_steps": 500, "checkpoints_total_limit": 2,
 }  # fmt: skip
 """Of the settings that a forecast looks at; what a TOML file leaves out. A test compares them with the config's."""
@@ -115,7 +115,7 @@ def forecast(
     steps = int(wanted["max_train_steps"])
     disk = None if trained is None else trained * _KEPT_BYTES * int(wanted["checkpoints_total_limit"])
     near = [one for one in past if one.settings["model"] == wanted["model"]]
-    same = next((one for one in near if all(one.settings.get(n) == wanted.get(n) for n in _SAME)), None)
+    same = next((one for one in near if _same(one.settings, wanted)), None)
     if same is not None:
         return Forecast(seconds=same.seconds_per_step * steps, peak_bytes=same.peak_bytes, disk_bytes=disk,
                         basis="measured", words=f"as {same.name} took, which had the same settings")  # fmt: skip
@@ -131,6 +131,11 @@ def forecast(
         return Forecast(seconds=None, peak_bytes=None, disk_bytes=disk, basis="unknown",
                         words="the model is not on this machine yet; its first run will tell")  # fmt: skip
     return _rough(wanted, shapes, trained, other_bytes, flops, disk)
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether they take as long and as much; what one leaves out goes by the machine, which is the same."""
+    return all(one[name] == other[name] for name in _SAME if name in one and name in other)
 
 
 def _samples_size(settings: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ from training.config import ScheduleOptions, TrainingConfig
 from training.methods import METHODS, MethodConfig
 from training.methods.quantized import QUANTIZED
 from training.optimizers import OptimizerOptions
+from training.precision import usual_precision
 from training.trackers import TrackerName
 
 
@@ -129,8 +130,9 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     """Decay of an average of the trained numbers, which is then what is saved; 0 saves the last ones."""
     snr_gamma: float | None = Field(default=None, gt=0)
     """Min-SNR weighting (arXiv 2303.09556), 5 as a rule; only for models that predict noise or v."""
-    mixed_precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """Autocast type; with fp16 the loss is scaled, and a step whose gradient is infinite is skipped."""
+    mixed_precision: Literal["bf16", "fp16", "fp32"] = usual_precision()
+    """Autocast type: by default bf16, but fp32 on a CPU without instructions for it; with fp16 the loss is scaled, and a
+    step whose gradient is infinite is skipped."""
     weights_dtype: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = "fp32"
     """Type of the frozen weights: half the memory with bf16, a quarter with int8 and an eighth with nf4, which quantize
     the linear layers; the trained numbers are float32 all the same."""

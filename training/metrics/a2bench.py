@@ -25,6 +25,7 @@ from training.data.puppets import Puppet
 from training.data.world import Clips, clip_spec, draw_clips
 from training.metrics.judge import Judge
 from training.metrics.quality import frechet_distance, l1, motion_energy, pck, psnr_star, sharpness, ssim
+from training.precision import in_half
 
 Setting = Literal["a", "b", "t"]
 
@@ -102,7 +103,7 @@ def through_codec(pipeline: AnimateXPipeline) -> Method:
 
     def make(suite: Suite, part: slice) -> Tensor:
         video = rearrange(suite.clips.video[part], "b f c h w -> b c f h w") * 2 - 1
-        with torch.no_grad(), torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
+        with torch.no_grad(), in_half(pipeline.device):
             latents = encode_latents(pipeline.vae, video.to(pipeline.device))
             decoded = decode_latents(pipeline.vae, latents)
         return rearrange(decoded.float().cpu() / 2 + 0.5, "b c f h w -> b f c h w").clamp(0, 1)
@@ -124,7 +125,7 @@ def animated(
     def make(suite: Suite, part: slice) -> Tensor:
         index = range(len(suite))[part]
         posed = suite.driving is not None and (explicit or implicit)
-        with torch.autocast(pipeline.device.type, dtype=torch.bfloat16):
+        with in_half(pipeline.device):
             output: Any = pipeline(
                 reference=[to_uint8(picture) for picture in suite.clips.reference[part]],
                 poses=list(suite.driving[part]) if suite.driving and posed else None,

@@ -14,6 +14,7 @@ from pose.detect import PoseDetector, detect_all
 from pose.media import to_uint8
 from training.data.backgrounds import DYNAMICS
 from training.data.captions import DYNAMIC_WORDS
+from training.precision import in_half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Judge:
         batch, frames = video.shape[:2]
         seen = video[:, :1] if _still(video) else video
         device = next(self.image.parameters()).device
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with in_half(device):
             pooled = self.image(rearrange(seen, "b f c h w -> (b f) c h w").to(device) * 2 - 1).pooled.float().cpu()
         found = rearrange(F.normalize(pooled, dim=-1), "(b f) d -> b f d", b=batch)
         return found.expand(-1, frames, -1)
