@@ -131,8 +131,8 @@ class FinetuneConfig(_Section, ScheduleOptions, OptimizerOptions):
     snr_gamma: float | None = Field(default=None, gt=0)
     """Min-SNR weighting (arXiv 2303.09556), 5 as a rule; only for models that predict noise or v."""
     mixed_precision: Literal["bf16", "fp16", "fp32"] = usual_precision()
-    """Autocast type: by default bf16, but fp32 on a CPU without instructions for it; with fp16 the loss is scaled, and a
-    step whose gradient is infinite is skipped."""
+    """Autocast type: by default bf16, but fp32 on a CPU without instructions for it; with fp16 the loss is scaled, and
+    a step whose gradient is infinite is skipped."""
     weights_dtype: Literal["fp32", "bf16", "fp16", "int8", "nf4"] = "fp32"
     """Type of the frozen weights: half the memory with bf16, a quarter with int8 and an eighth with nf4, which quantize
     the linear layers; the trained numbers are float32 all the same."""
