@@ -65,7 +65,7 @@ def main() -> None:
                 found = rows[kind][n]
                 cells.append(spread([f[which] for f in found]))
                 cells.append("" if which == "last" else spread([f["final"] for f in found]))
-                cells.append(f"{statistics.mean(f['judge share'] for f in found):.2f}")
+                cells.append(f"{statistics.mean(f['judge share'] for f in found):.2f}" if found else "")
             text.append(f"| {worded} | " + " | ".join(cells) + " |")
     print("\n".join(text))
     (folder / "table.md").write_text("\n".join(text) + "\n", encoding="utf-8")
@@ -89,13 +89,16 @@ def plot(studies: dict[tuple[str, ...], Study], sizes: list[int], path: Path) ->
                 points = front([r.objectives for r in study.points()], lambda p: p)
                 colour = f"C{[*NAMES].index(name)}"
                 label = NAMES[name].split(",")[0] if seed == "0" else None
-                style = "-" if seed == "0" else "--"
-                axes.step(*zip(*points, strict=True), style, where="post", color=colour, marker="o", label=label)
+                style, fill = ("-", colour) if seed == "0" else ("--", "white")
+                axes.step(
+                    *zip(*points, strict=True), style, where="post", color=colour, marker="o", markerfacecolor=fill,
+                    label=label,
+                )  # fmt: skip
         axes.axhline(0.05, color="0.5", linestyle=":", linewidth=1)
-        axes.set(xlim=(0, 1.0), ylim=(-0.005, 0.2), title=f"{size} X-rays (second data seed dashed)")
+        axes.set(xlim=(0, 1.0), ylim=(-0.005, 0.2), title=f"{size} X-rays (second data seed dashed, hollow)")
         axes.set(xlabel="kernel distance to held-out pictures, latents", ylabel="copy rate (dotted: without copying)")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    figure.axes[-1].legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=120)
 
 
