@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.finetune.families import Family
+from training.finetune.families.base import AT_ONCE, SMALL
 from training.finetune.learner import encoders_hash
 from training.metrics.features import FeatureSpace
 from training.metrics.features.space import Asked, Pictures
@@ -50,4 +51,6 @@ class LatentSpace(FeatureSpace):
         shape = self._size[::-1]
         if pictures.shape[-2:] != shape:
             pictures = F.interpolate(pictures, size=shape, mode="bicubic", antialias=True).clamp(0, 1)
-        return self._family.encode_pictures(pictures * 2 - 1).flatten(1)
+        # large ones come one by one, for a codec takes more memory than the network that is trained
+        parts = pictures.split(max(1, AT_ONCE * SMALL // (shape[0] * shape[1])))
+        return torch.cat([self._family.encode_pictures(part * 2 - 1).flatten(1) for part in parts])

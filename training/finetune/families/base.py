@@ -20,7 +20,7 @@ from training.finetune.data.buckets import Wanted
 
 AT_ONCE: Final = 16
 """Samples that are made together; more where they are small."""
-_SMALL: Final = 128 * 128
+SMALL: Final = 128 * 128
 """Pixels of a picture of which so many are enough for a processor."""
 
 
@@ -232,7 +232,7 @@ class Family(abc.ABC):
             on_sample: told how many there are so far.
         """
         made: list[Tensor] = []
-        at_once = AT_ONCE * max(1, _SMALL // (size[0] * size[1]))
+        at_once = AT_ONCE * max(1, SMALL // (size[0] * size[1]))
         for first in range(0, len(prompts), at_once):
             some = slice(first, first + at_once)
             made.append(self._sample_some(prompts[some], size, seeds[some], steps))
