@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import wilcoxon
 
-from training.search.bilevel import bilevel
-from training.search.entries import Budget, Entry, Finished, Header, Taken, to_json
+from training.search.bilevel import DEATHS, bilevel
+from training.search.entries import Budget, Entry, Finished, Header, Measured, Taken, to_json
 from training.search.ledger import open_ledger
 from training.search.pareto import Objectives, hypervolume
 from training.search.space import Candidate, Choice, Space
@@ -181,14 +181,25 @@ def entries(folder: Path) -> list[Entry]:
 
 def kill_often(folder: Path, header: Header, inner: Inner) -> int:
     """Kills workers at random moments, then lets one end the search; how many were amid their work."""
-    draw, amid = random.Random(0), 0
+    draw, amid, in_vain = random.Random(0), 0, 0
     for _ in range(KILLS):
+        before = progress(folder)
         child = begin(folder, header, inner)
         time.sleep(draw.uniform(0.01, 0.2))
+        # a trial whose workers die again and again is given up, and on a busy machine none would get anywhere
+        patience = time.monotonic() + 60
+        while in_vain == DEATHS - 1 and progress(folder) == before and time.monotonic() < patience:
+            time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         amid += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        in_vain = in_vain + 1 if progress(folder) == before else 0
     work(folder, header, inner, 1)
     return amid
+
+
+def progress(folder: Path) -> int:
+    """How much was measured so far."""
+    return sum(isinstance(entry, Measured) for entry in entries(folder)) if folder.exists() else 0
 
 
 def processes(tables: dict[str, Table], places: dict[str, Objectives], seeds: int, output: Path) -> list[str]:
