@@ -24,6 +24,7 @@ def config(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_methods_are_trained_scored_and_written_side_by_side_and_not_twice(studio, config, tmp_path):
     words = (
         "compare", config, "--methods", "paca@1e-3,norms", "--samples", 4, "--features", "mini-clip",
