@@ -1,5 +1,6 @@
 """Which type of number a processor multiplies fastest."""
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import torch
@@ -12,7 +13,7 @@ def multiplies_bf16(device: torch.device) -> bool:
     """Whether it has instructions for products of bfloat16; without, these take ten times as long as in float32."""
     if device.type != "cpu":
         return True
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
+    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
     return any(known.get(name, False) for name in _WITH_BF16)
 
 
