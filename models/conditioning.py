@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 from einops import rearrange
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, CLIPImageProcessor, CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
@@ -77,6 +77,20 @@ class Conditioning:
         return torch.cat([latents, reference.to(latents)], dim=1)
 
 
+def distinct_texts(
+    text: Float[Tensor, "batch text_tokens text_dim"],
+) -> tuple[Float[Tensor, "texts text_tokens text_dim"], Int[Tensor, "batch"] | None]:
+    """The texts of a batch, each once, and which of them each sample is told; None where all differ.
+
+    Of a small picture the keys and values of its text are a third of all products, and captions repeat: those of a
+    subject, of a class, the empty one.
+    """
+    if len(text) == 1 or text.requires_grad:  # gradients do not go through torch's choice
+        return text, None
+    texts, text_of = torch.unique(text, dim=0, return_inverse=True)
+    return (texts, text_of) if len(texts) < len(text) else (text, None)
+
+
 def predict_velocity(
     transformer: AnimateXTransformer3DModel,
     latents: Float[Tensor, "batch channels latent_frames rows columns"],
@@ -90,14 +104,16 @@ def predict_velocity(
     def cast(part: Tensor | None) -> Tensor | None:
         return None if part is None else part.to(dtype)
 
+    texts, text_of = distinct_texts(conditioning.text)
     velocity: Tensor = transformer(
         hidden_states=conditioning.model_input(latents).to(dtype),
         timestep=timesteps,
-        encoder_hidden_states=conditioning.text.to(dtype),
+        encoder_hidden_states=texts.to(dtype),
         encoder_hidden_states_image=cast(conditioning.image),
         pose_tokens=cast(conditioning.explicit),
         motion_tokens=cast(conditioning.implicit),
         attention_kwargs=attention_kwargs,
+        text_of=text_of,
         return_dict=False,
     )[0]
     return velocity

@@ -23,7 +23,7 @@ from diffusers.models.transformers.transformer_wan import (
 )
 from diffusers.utils import apply_lora_scale
 from einops import rearrange
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,7 +63,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, back
 
 
 class AnimateXAttnProcessor:
-    """Wan's attention, with the text and image tokens told apart by the number of image tokens.
+    """Wan's attention, with text and image tokens apart, and keys and values of a text made once for all it is told to.
 
     diffusers' own processor takes the last 512 tokens for text, so that any other length is mis-split without a word.
     Without image tokens the image branch is skipped: the model then works as text-to-video.
@@ -79,11 +79,12 @@ class AnimateXAttnProcessor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
-        num_image_tokens: int = 0,
+        image: Tensor | None = None,
+        text_of: Tensor | None = None,
     ) -> Tensor:
         """Attends to the tokens themselves, or to the text and (through keys of their own) the image tokens."""
         is_self_attention = encoder_hidden_states is None
-        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states[:, num_image_tokens:]
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         if attn.fused_projections and is_self_attention:
             query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
         elif attn.fused_projections:
@@ -94,6 +95,8 @@ class AnimateXAttnProcessor:
         query = _normalize(attn.norm_q, query).unflatten(2, (attn.heads, -1))
         key = _normalize(attn.norm_k, key).unflatten(2, (attn.heads, -1))
         value = value.unflatten(2, (attn.heads, -1))
+        if text_of is not None:
+            key, value = key.index_select(0, text_of), value.index_select(0, text_of)
         if rotary_emb is not None:
             query, key = _rotate(query, *rotary_emb), _rotate(key, *rotary_emb)
 
@@ -101,8 +104,7 @@ class AnimateXAttnProcessor:
         parallel = self._parallel_config if is_self_attention else None
         backend = self._attention_backend
         attended = _attend(query, key, value, attention_mask, backend, parallel)
-        if encoder_hidden_states is not None and num_image_tokens:
-            image = encoder_hidden_states[:, :num_image_tokens]
+        if image is not None:
             if attn.fused_projections:
                 key, value = attn.to_added_kv(image).chunk(2, dim=-1)
             else:
@@ -160,10 +162,14 @@ class AnimateXTransformerBlock(nn.Module):
         encoder_hidden_states: Tensor,
         temb: Tensor,
         rotary_emb: tuple[Tensor, Tensor],
-        num_image_tokens: int = 0,
+        image: Tensor | None = None,
         motion: Tensor | None = None,
+        text_of: Tensor | None = None,
     ) -> Tensor:
-        """Maps (batch, tokens, dim) to the same shape; `motion` is (batch, tokens, dim) or None."""
+        """Maps (batch, tokens, dim) to the same shape; `motion` is (batch, tokens, dim) or None.
+
+        `encoder_hidden_states` is the text, `image` the image tokens; `text_of` is that of the model's forward pass.
+        """
         if motion is not None:
             hidden_states = hidden_states + motion
         shift_msa, scale_msa, gate_msa, shift_ffn, scale_ffn, gate_ffn = _chunks(
@@ -175,7 +181,7 @@ class AnimateXTransformerBlock(nn.Module):
 
         normed = self.norm2(hidden_states.float()).type_as(hidden_states)
         hidden_states = hidden_states + self.attn2(
-            normed, encoder_hidden_states, None, None, num_image_tokens=num_image_tokens
+            normed, encoder_hidden_states, None, None, image=image, text_of=text_of
         )
 
         normed = (self.norm3(hidden_states.float()) * (1 + scale_ffn) + shift_ffn).type_as(hidden_states)
@@ -304,28 +310,34 @@ class AnimateXTransformer3DModel(
         self,
         hidden_states: Float[Tensor, "batch channels frames height width"],
         timestep: Num[Tensor, "batch ..."],
-        encoder_hidden_states: Float[Tensor, "batch text_tokens text_dim"],
+        encoder_hidden_states: Float[Tensor, "texts text_tokens text_dim"],
         encoder_hidden_states_image: Float[Tensor, "image_batch image_tokens image_dim"] | None = None,
         pose_tokens: Float[Tensor, "batch tokens dim"] | None = None,
         motion_tokens: Float[Tensor, "batch latent_frames dim"] | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
+        text_of: Int[Tensor, "batch"] | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Predicts the velocity at `timestep` (0..1000, one a sample or one a token).
 
         Args:
             hidden_states: Noisy latents, mask and reference latents, joined on channels.
-            encoder_hidden_states: Text of any number of tokens.
+            encoder_hidden_states: Text of any number of tokens, one for each of the batch.
             encoder_hidden_states_image: Image tokens; None leaves the image attention out.
             pose_tokens: Explicit pose, one a token of the patch grid (frames, rows, columns).
             motion_tokens: Implicit motion, one a latent frame.
             attention_kwargs: `scale` sets the strength of loaded LoRA layers.
+            text_of: Which text each of the batch is told, where several are told the same: its keys and values are then
+                made once.
 
         Raises:
             ValueError: an input does not fit the latents or the model.
         """
         frames, rows, columns = self._grid(hidden_states)
         self._check(frames, rows, columns, encoder_hidden_states_image, pose_tokens, motion_tokens)
+        told = len(encoder_hidden_states if text_of is None else text_of)
+        if told != len(hidden_states):
+            raise ValueError(f"{len(hidden_states)} samples need a text each, or text_of for each; got {told}")
         rotary_emb = self.rope(hidden_states)
         tokens = rearrange(self.patch_embedding(hidden_states), "b d f h w -> b (f h w) d").contiguous()
         if pose_tokens is not None:
@@ -342,15 +354,13 @@ class AnimateXTransformer3DModel(
             timestep_seq_len=per_token,
         )
         modulation = modulation.unflatten(-1, (6, -1))
-        num_image_tokens = 0
-        if image is not None:
-            num_image_tokens = image.shape[1]
-            context = torch.cat([image, context], dim=1)
-
+        if image is not None and text_of is None:
+            # views of one tensor, as Wan has them: some kernels' last bit goes by the layout
+            image, context = torch.cat([image, context], dim=1).split([image.shape[1], context.shape[1]], dim=1)
         checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
         for index, block in enumerate(self.blocks):
             inject = motion if index in self._motion_blocks else None
-            inputs = (tokens, context, modulation, rotary_emb, num_image_tokens, inject)
+            inputs = (tokens, context, modulation, rotary_emb, image, inject, text_of)
             tokens = self._gradient_checkpointing_func(block, *inputs) if checkpointing else block(*inputs)
 
         shift, scale = (

@@ -42,6 +42,44 @@ def test_an_unknown_part_is_refused(conditioning):
         conditioning.drop("pose")
 
 
+def test_keys_of_a_caption_that_several_are_told_are_made_once_with_the_same_gradients(monkeypatch):
+    from models import conditioning as module
+    from models.conditioning import Conditioning, predict_velocity
+    from models.presets import mini_transformer
+
+    torch.manual_seed(0)
+    network = mini_transformer(num_layers=2)
+    text = torch.randn(3, 5, network.config["text_dim"])[[2, 0, 2, 0]]
+    told = Conditioning(text=text, reference=torch.zeros(4, 20, 1, 4, 4))
+    latents, times = torch.randn(4, 16, 1, 4, 4), torch.tensor([900.0, 500.0, 500.0, 10.0])
+    made = []
+    network.blocks[1].attn2.to_k.register_forward_hook(lambda module, args, output: made.append(len(args[0])))
+
+    def step():
+        network.zero_grad()
+        velocity = predict_velocity(network, latents, times, told)
+        velocity.square().mean().backward()
+        used = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        return velocity.detach(), used
+
+    velocity, gradients = step()
+    monkeypatch.setattr(module, "distinct_texts", lambda text: (text, None))
+    plain, plain_gradients = step()
+    assert made == [2, 4]
+    torch.testing.assert_close(velocity, plain, atol=1e-5, rtol=1e-5)
+    assert gradients.keys() == plain_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, plain_gradients[name], atol=1e-5, rtol=1e-4)
+
+
+def test_texts_that_differ_or_are_learned_stay_as_they_are():
+    from models.conditioning import distinct_texts
+
+    for text in (torch.arange(6.0).view(3, 1, 2), torch.ones(3, 1, 2, requires_grad=True), torch.ones(1, 1, 2)):
+        found, text_of = distinct_texts(text)
+        assert found is text and text_of is None
+
+
 def test_pictures_become_pixels_from_minus_one_to_one():
     from models.conditioning import to_pixels
 

@@ -185,6 +185,23 @@ def test_repeating_the_text_changes_nothing(transformer):
     torch.testing.assert_close(run(transformer, repeated), run(transformer, inputs), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("left_out", [(), ("encoder_hidden_states_image",)])
+def test_a_text_that_several_are_told_is_given_once(transformer, left_out):
+    inputs = without(make_inputs(), *left_out)
+    once = inputs["encoder_hidden_states"][:1]
+    shared = inputs | dict(encoder_hidden_states=once, text_of=torch.tensor([0, 0]))
+    each = inputs | dict(encoder_hidden_states=once.expand(2, -1, -1))
+    torch.testing.assert_close(run(transformer, shared), run(transformer, each), atol=1e-6, rtol=1e-6)
+    transformer.fuse_qkv_projections()
+    torch.testing.assert_close(run(transformer, shared), run(transformer, each), atol=1e-6, rtol=1e-6)
+
+
+def test_fewer_texts_than_samples_are_refused(transformer):
+    inputs = make_inputs()
+    with pytest.raises(ValueError, match="2 samples need a text each, or text_of for each; got 1"):
+        run(transformer, inputs | dict(encoder_hidden_states=inputs["encoder_hidden_states"][:1]))
+
+
 def test_without_an_image_the_image_attention_is_left_out(transformer):
     inputs = without(make_inputs(), "encoder_hidden_states_image")
     with torch.no_grad():
