@@ -13,20 +13,27 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from training.precision import multiplies_bf16
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, tuned for speed near 0 (the singular values end in about 0.7..1.2)."""
 
 
 def orthogonalise(matrix: Float[Tensor, "rows columns"], steps: int = 5) -> Float[Tensor, "rows columns"]:
-    """Brings every singular value of a matrix near 1 and keeps its singular vectors, in bfloat16."""
+    """Brings every singular value of a matrix near 1 and keeps its singular vectors, in bfloat16 where that is fast."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.bfloat16().T if tall else matrix.bfloat16()
+    x = matrix.to(_product_type(matrix))
+    x = x.T if tall else x
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if tall else x).to(matrix.dtype)
+
+
+def _product_type(matrix: Tensor) -> torch.dtype:
+    return torch.bfloat16 if multiplies_bf16(matrix.device) else matrix.dtype
 
 
 def orthogonalise_all(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "_ _"]]:
@@ -37,11 +44,12 @@ def orthogonalise_all(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Te
     for rank, share in enumerate(shares([_cost(matrix) for matrix in matrices], dist.get_world_size())):
         if not share:
             continue
-        # nothing is lost: the iteration ends in bfloat16 anyway
+        dtype = _product_type(matrices[share[0]])
+        # nothing is lost: the iteration ends in this type
         if rank == dist.get_rank():
-            flat = torch.cat([orthogonalise(matrices[k]).bfloat16().flatten() for k in share])
+            flat = torch.cat([orthogonalise(matrices[k]).to(dtype).flatten() for k in share])
         else:
-            flat = matrices[share[0]].new_empty(sum(matrices[k].numel() for k in share), dtype=torch.bfloat16)
+            flat = matrices[share[0]].new_empty(sum(matrices[k].numel() for k in share), dtype=dtype)
         dist.broadcast(flat.view(torch.uint8), src=rank)  # as bytes: not every backend knows bfloat16
         for k, part in zip(share, flat.split([matrices[k].numel() for k in share]), strict=True):
             done[k] = part.view_as(matrices[k]).to(matrices[k].dtype)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from training.muon import Muon, muon_for, orthogonalise, shares
 
@@ -50,6 +51,22 @@ def test_orthogonalising_brings_the_singular_values_near_1_and_keeps_the_directi
     assert values.max() < 1.3 and values[: len(values) * 3 // 4].min() > 0.6
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     assert float((u @ vh * done).sum()) / min(shape) > 0.8
+
+
+@pytest.mark.parametrize(("known", "type_of_products"), [({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)])
+def test_products_are_made_in_the_type_that_this_machine_is_fast_in(known, type_of_products, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    seen = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.mm.default:
+                seen.add(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        turned = orthogonalise(torch.randn(8, 12, generator=torch.Generator().manual_seed(0)))
+    assert seen == {type_of_products} and turned.dtype == torch.float32
 
 
 def test_a_filter_is_orthogonalised_with_one_row_an_output_channel():

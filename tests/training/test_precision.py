@@ -3,6 +3,7 @@ import torch
 
 from training.finetune.config import FinetuneConfig
 from training.precision import multiplies_bf16, usual_precision
+from training.recipes.base import Recipe
 
 CPU = torch.device("cpu")
 
@@ -26,3 +27,4 @@ def test_a_gpu_does_and_an_old_torch_does_not_tell(monkeypatch):
 
 def test_a_run_is_by_default_in_the_type_of_this_machine():
     assert FinetuneConfig.model_fields["mixed_precision"].default == usual_precision()
+    assert Recipe.model_fields["precision"].default == usual_precision()

@@ -36,6 +36,7 @@ from training.conditions import (
 from training.config import FrameCount
 from training.data.latents import Encoders, LatentClips, encode_specs
 from training.data.world import Kind, Split, clip_spec
+from training.precision import in_half
 from training.recipes.base import RECIPES, ContinuingRecipe
 from training.tasks import Pattern, Task
 
@@ -274,7 +275,7 @@ class AnimatorLearner(nn.Module):
             noise = torch.randn(clean.shape, generator=generator.manual_seed(1)).to(clean)
             sigmas = torch.linspace(0.5, 0.98, len(clean), device=clean.device)
             told = self.conditioning(samples, None).drop(*dropped)
-            with torch.autocast(clean.device.type, dtype=torch.bfloat16):
+            with in_half(clean.device):
                 velocity = predict_velocity(self.transformer, add_noise(clean, noise, sigmas), sigmas * 1000, told)
             metrics[name] = float(F.mse_loss(velocity.float(), velocity_target(clean, noise)))
         return metrics

@@ -8,6 +8,7 @@ from torch import nn
 
 from pose.registry import Registry
 from training.config import TrainingConfig
+from training.precision import usual_precision
 
 
 class Recipe(TrainingConfig, abc.ABC):
@@ -18,8 +19,8 @@ class Recipe(TrainingConfig, abc.ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     """Folders of the mini family that must be trained before."""
 
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast type; the weights stay float32."""
+    precision: Literal["bf16", "fp32"] = usual_precision()
+    """Autocast type, where not given the one that this machine is fast in; the weights stay float32."""
 
     @property
     def goes_on_from(self) -> Path | None:

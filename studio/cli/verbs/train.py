@@ -67,7 +67,7 @@ class TrainRequest(RunRequest):
     gradient_checkpointing: bool = False
     """Computes activations twice instead of keeping them: less memory, a third more time."""
     mixed_precision: Literal["bf16", "fp16", "fp32"] | None = None
-    """Type of matrix products. By default bf16."""
+    """Type of matrix products. By default bf16, on a CPU without instructions for it fp32."""
     weights_dtype: Literal["fp32", "bf16", "fp16", "int8", "nf4"] | None = None
     """Type of the frozen weights: bf16 halves them, int8 and nf4 quantize the linear layers (a quarter, an eighth). By
     default fp32."""
