@@ -20,6 +20,8 @@ from training.tasks import Task
 
 MEASURED, SAMPLES = 16, 4
 """Samples that a validation measures, and that it makes."""
+DRAWS = 4
+"""Noise and levels at which the loss of a sample is measured."""
 _TOGETHER = 4
 """Samples whose losses are measured in one batch, each at several levels."""
 
@@ -148,7 +150,7 @@ class FinetuneLearner(nn.Module):
 
     @torch.no_grad()
     def losses_at_fixed_noise(
-        self, samples: Sequence[Sample], task: Task, *, draws: int = 4, on_sample: Callable[[], None] = lambda: None
+        self, samples: Sequence[Sample], task: Task, *, draws: int = DRAWS, on_sample: Callable[[], None] = lambda: None
     ) -> Float[Tensor, "samples draws"]:
         """The loss of every sample at noise and levels that depend on its place in the list alone.
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from training.search.study import Study
 
 
+_DEAR = 0.35
+"""Of training: above it, measuring is worth a word."""
+
+
 class SearchRequest(Request):
     """Searches which parameters to train, so that a model learns its pictures without copying them (MemControl).
 
@@ -98,6 +102,9 @@ def run_search(request: SearchRequest, console: Console) -> Result:
         f"{', '.join(header.space.numbers)}; {len(inner.bench.samples)} pictures are trained, "
         f"{len(inner.search_side)} judge the search and {len(inner.final_side)} the final choice"
     )
+    share = inner.measuring_share
+    less = "; fewer search.samples or search.checkpoints, or longer runs, make it less" if share > _DEAR else ""
+    console.say(f"measuring a run takes about {share:.0%} of what training it does{less}")
     seeds = _seeds(request.seed_configs, inner)
     teller = _Teller(console, header.budget)
     inner.on_step = teller.on_step

@@ -108,6 +108,15 @@ class InnerTraining:
             if tuner is not None:
                 tuner.unload()
 
+    @property
+    def measuring_share(self) -> float:
+        """What measuring a run takes, as a share of training it: passes of samples, forward and backward being three.
+
+        In time it is less where large batches are faster than small ones.
+        """
+        trained = 3 * self.config.max_train_steps * self.config.train_batch_size
+        return len(self.steps) * self._judge.passes / trained
+
     @cached_property
     def _final_judge(self) -> Judge:
         return self._judge_by(self.final_side, self.settings.final_samples, FINAL_SEED, last=True)

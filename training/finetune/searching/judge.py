@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from training.finetune.data import Sample
+from training.finetune.learner import DRAWS
 from training.finetune.seen import at_most, evenly, features_as_soft, plain_views, usual_size, view_features
 from training.finetune.workbench import Workbench
 from training.metrics.coverage import support
@@ -72,6 +73,11 @@ class Judge:
         most = _MEASURED_AT_LAST if last else _MEASURED
         self._alike = min(most, len(trained), len(held_out))
         self._measured = [_evenly_first(side, self._alike, most if last else 0) for side in (trained, held_out)]
+
+    @property
+    def passes(self) -> int:
+        """Samples that go through the network in one look; guidance takes every step twice."""
+        return 2 * self._steps * self._count + 2 * self._alike * DRAWS
 
     @torch.no_grad()
     def __call__(self) -> Judged:

@@ -85,6 +85,17 @@ def test_a_candidate_gives_a_point_and_an_adapter_at_every_checkpoint(inner, can
             assert strip.size == (6 * width, height)
 
 
+def test_what_measuring_takes_is_told_by_counted_passes(inner, candidate, tmp_path):
+    passes = Counter()
+    hook = inner.bench.network.register_forward_hook(
+        lambda network, args, told, out: passes.update({torch.is_grad_enabled(): len(out[0])}), with_kwargs=True
+    )
+    list(inner(candidate, tmp_path / "t"))
+    hook.remove()
+    assert passes[True] == 4 * 2
+    assert inner.measuring_share == pytest.approx(passes[False] / (3 * passes[True]))
+
+
 def test_the_measured_model_is_the_one_in_the_file(inner, candidate, tmp_path):
     points = list(inner(candidate, tmp_path / "t"))
     tuner = apply_adapter(inner.bench.network, load_adapter(Path(points[-1].path)))
