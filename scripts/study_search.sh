@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The study of MemControl in docs/search.md: which parameters to train, searched for on 100 and on 300 chest X-rays,
-# beside fixed methods at equal training steps. Up to 87 minutes of processor time a size, one process each.
+# beside fixed methods at equal training steps. 71 minutes on two cores with AVX2, one process a size.
 #
 #     scripts/study_search.sh MODEL XRAYS OUT [STEPS [REPEATS [OFTEN]]]
 #
