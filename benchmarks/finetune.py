@@ -17,6 +17,7 @@ of the former, in which nothing before the first layer needs a gradient.
 import argparse
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -272,12 +273,13 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
     found: dict[tuple[str, bool], tuple[int, int, float]] = {}
     bar = tqdm(total=2 * len(chosen) * (1 + flags.rounds), desc=network, unit="look", mininterval=10)
     for ckpt in (False, True):
-        peaks, counts = {}, {}
+        peaks, counts, mark = {}, {}, ", checkpointed" if ckpt else ""
         for name, attach in chosen.items():
             trial = Trial(network, attach, flags, ckpt)
             peaks[name], counts[name] = trial.peak(), trial.tuner.count
             del trial
             gc.collect()
+            bar.write(f"{name}{mark}: {peaks[name] / 2**20:.0f} MiB", sys.stderr)
             bar.update()
         seconds: dict[str, list[float]] = {name: [] for name in chosen}
         for _ in range(flags.rounds):
@@ -294,6 +296,7 @@ def table(network: str, flags: argparse.Namespace) -> list[str]:
                     seconds[name].append((seconds_now(flags.device) - began) / trial.cycle)
                 del trial
                 gc.collect()
+                bar.write(f"{name}{mark}: {seconds[name][-1]:.3f} s a step", sys.stderr)
                 bar.update()
         for name in chosen:
             middle = statistics.median(seconds[name]) if seconds[name] else float("nan")
