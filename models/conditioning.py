@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
@@ -69,6 +70,13 @@ class Conditioning:
                 changed[part] = torch.zeros_like(value) if part in ("text", "reference") else None
         return replace(self, **changed)
 
+    @cached_property
+    def distinct_texts(
+        self,
+    ) -> tuple[Float[Tensor, "texts text_tokens text_dim"], Int[Tensor, "batch"] | None]:
+        """The texts, each once, and which of them each sample is told; found once for all steps of a sampler."""
+        return distinct_texts(self.text)
+
     def model_input(
         self, latents: Float[Tensor, "batch channels latent_frames rows columns"]
     ) -> Float[Tensor, "batch all_channels latent_frames rows columns"]:
@@ -104,7 +112,7 @@ def predict_velocity(
     def cast(part: Tensor | None) -> Tensor | None:
         return None if part is None else part.to(dtype)
 
-    texts, text_of = distinct_texts(conditioning.text)
+    texts, text_of = conditioning.distinct_texts
     velocity: Tensor = transformer(
         hidden_states=conditioning.model_input(latents).to(dtype),
         timestep=timesteps,

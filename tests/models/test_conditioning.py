@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -57,7 +59,7 @@ def test_keys_of_a_caption_that_several_are_told_are_made_once_with_the_same_gra
 
     def step():
         network.zero_grad()
-        velocity = predict_velocity(network, latents, times, told)
+        velocity = predict_velocity(network, latents, times, replace(told))
         velocity.square().mean().backward()
         used = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
         return velocity.detach(), used
@@ -70,6 +72,14 @@ def test_keys_of_a_caption_that_several_are_told_are_made_once_with_the_same_gra
     assert gradients.keys() == plain_gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, plain_gradients[name], atol=1e-5, rtol=1e-4)
+
+
+def test_repeated_texts_are_looked_for_once_for_all_steps(conditioning):
+    texts, text_of = conditioning.distinct_texts
+    assert texts.shape == (1, 3, 4) and text_of.tolist() == [0, 0]
+    assert conditioning.distinct_texts[0] is texts
+    # another text is looked at anew
+    assert len(conditioning.drop("text", where=torch.tensor([True, False])).distinct_texts[0]) == 2
 
 
 def test_texts_that_differ_or_are_learned_stay_as_they_are():

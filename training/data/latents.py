@@ -4,7 +4,6 @@ A shard follows from its number alone, so a resumed run makes the same shard aga
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -18,7 +17,7 @@ from models.clip import OpenCLIPTextEncoder, OpenCLIPVisionEncoder
 from models.codecs import encode_latents
 from pose.sequence import PoseSequence
 from training.data.world import FPS, Clips, ClipSpec, draw_clips
-from training.precision import in_half
+from training.precision import multiplies_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def encode_specs(
     for first in range(0, len(specs), piece):
         some = list(specs[first : first + piece])
         others = [specs[(first + k + 1) % len(specs)].puppet for k in range(len(some))]
-        with in_half(device) if autocast else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast and multiplies_bf16(device)):
             clips = draw_clips(some, num_frames=num_frames, device=device)
             twins = draw_clips(some, num_frames=num_frames, device=device, bodies=others)
             parts.append(_encode(clips, twins, encoders))

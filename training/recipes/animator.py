@@ -5,7 +5,7 @@ background moves, no pose at all. Each task moves its own share of the parameter
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -246,7 +246,7 @@ class AnimatorLearner(nn.Module):
         told = leave_out(told, chance[:3], rates)
         empty = self.text_encoder.encode([""]).to(told.text)
         text = torch.where((chance[3] < config.text_dropout)[:, None, None], empty, told.text)
-        return Conditioning(**{**vars(told), "text": text})
+        return replace(told, text=text)
 
     def forward(self, batch: Samples, task: Task, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the velocity at random noise levels."""

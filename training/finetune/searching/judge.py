@@ -77,7 +77,7 @@ class Judge:
     @property
     def passes(self) -> int:
         """Samples that go through the network in one look; guidance takes every step twice."""
-        return 2 * self._steps * self._count + 2 * self._alike * DRAWS
+        return 2 * self._steps * self._count + DRAWS * sum(map(len, self._measured))
 
     @torch.no_grad()
     def __call__(self) -> Judged:
