@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.methods import sampled, slid
+
 Rows = slice | Tensor
 """Output features: a range of them, or their numbers."""
 
@@ -34,6 +36,17 @@ class Layer(abc.ABC):
 
         None where it is no such sum.
         """
+
+    def single_grads(self, upstream: Tensor, x: Tensor, flat: Tensor, shape: torch.Size) -> Tensor | None:
+        """The gradient of single numbers of a weight of that shape, by sorted flat index, float32.
+
+        None where the whole gradient takes no longer.
+        """
+        matrix = (shape[0], shape[1:].numel())
+        if not upstream.is_cpu or not sampled.pays(len(flat), matrix, upstream.dtype):
+            return None
+        factors = self.factors(upstream, x)
+        return None if factors is None else sampled.sampled_products(factors, flat, matrix)
 
     @abc.abstractmethod
     def bias_grad(self, upstream: Tensor) -> Tensor:
@@ -147,6 +160,16 @@ class ConvLayer(Layer):
         if self.groups > 1 or math.prod((*self.kernel, *stride)) > 1 or any(padding):
             return None
         return list(zip(upstream.flatten(2), x.flatten(2), strict=True))
+
+    def single_grads(self, upstream: Tensor, x: Tensor, flat: Tensor, shape: torch.Size) -> Tensor | None:
+        """Of filters that go one place at a time too."""
+        found = super().single_grads(upstream, x, flat, shape)
+        stride, padding, dilation = self.geometry
+        if found is not None or not upstream.is_cpu or self.groups > 1 or math.prod(stride) > 1:
+            return found
+        if not slid.pays(len(flat), shape, upstream.dtype):
+            return None
+        return slid.slid_products(upstream, x, flat, self.kernel, padding, dilation)
 
     def _backward(self, upstream: Tensor, x: Tensor, weight: Tensor, groups: int, mask: list[bool]) -> Any:
         stride, padding, dilation = self.geometry

@@ -134,29 +134,20 @@ class Scattered(Support):
         """Only the chosen dot products, or dense products of which they are gathered: whichever is faster."""
         if not self.count:
             return torch.zeros(0, device=upstream.device)
-        if self._pays(upstream):
-            factors = layer.factors(upstream, kept)
-            if factors is not None:
-                return sampled_products(factors, self.flat, self._matrix)
-        return self.gathered(layer, upstream, kept)
+        found = layer.single_grads(upstream, kept, self.flat, self.shape)
+        return self.gathered(layer, upstream, kept) if found is None else found
 
     def grad_again(self, layer: Layer, upstream: Tensor, again: Again) -> Float[Tensor, "count"]:
         """The same; where single products are faster, an activation is made again a few places at a time."""
         if not self.count:
             again.let_go()
             return torch.zeros(0, device=upstream.device)
-        if self._pays(upstream) and isinstance(layer, LinearLayer):
+        matrix = (self.shape[0], self.row_size)
+        if upstream.is_cpu and isinstance(layer, LinearLayer) and pays(self.count, matrix, upstream.dtype):
             by_place = again.by_place(upstream.dtype)
             if by_place is not None:
-                return sampled_products([(layer.by_feature(upstream), by_place)], self.flat, self._matrix)
+                return sampled_products([(layer.by_feature(upstream), by_place)], self.flat, matrix)
         return super().grad_again(layer, upstream, again)
-
-    @property
-    def _matrix(self) -> tuple[int, int]:
-        return self.shape[0], self.row_size
-
-    def _pays(self, upstream: Tensor) -> bool:
-        return upstream.is_cpu and pays(self.count, self._matrix, upstream.dtype)
 
     def gathered(self, layer: Layer, upstream: Tensor, kept: Tensor) -> Float[Tensor, "count"]:
         """Dense products of a few rows at a time, of which the chosen numbers are gathered."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.training.methods import toys
-from training.methods import Scope, sampled, supports
+from training.methods import Scope, sampled
 from training.methods.layers import ConvLayer, LinearLayer
 from training.methods.sampled import sampled_products
 from training.methods.sara import SaRA
@@ -72,9 +72,7 @@ def test_pointwise_filters_have_them_too(dtype):
 def test_they_are_made_where_they_are_few_enough(shape, share, dtype, few, monkeypatch):
     chosen = torch.arange(0, shape[0] * shape[1], round(1 / share)) if share else torch.zeros(0, dtype=torch.int64)
     ways = []
-    monkeypatch.setattr(
-        supports, "sampled_products", lambda *args: (ways.append("sampled"), sampled_products(*args))[1]
-    )
+    monkeypatch.setattr(sampled, "sampled_products", lambda *args: (ways.append("sampled"), sampled_products(*args))[1])
     upstream, x = (torch.randn(8, n, generator=torch.Generator().manual_seed(n)).to(dtype) for n in shape)
     found = Scattered(chosen, torch.Size(shape)).grad(LinearLayer(), upstream, x)
     assert ways == ["sampled"] * few
