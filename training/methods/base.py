@@ -163,6 +163,8 @@ class MethodConfig(BaseModel, abc.ABC):
     """Where it comes from."""
     sized_by: ClassVar[str | None] = None
     """The option that says how many numbers are trained: a share ("fraction") or something that they grow with."""
+    largest: ClassVar[int] = 1 << 12
+    """The most that this option is set to when a share is asked for."""
     stands_beside: ClassVar[bool] = False
     """It can train where layers' weights are quantized or split: its numbers stand beside them, or are elsewhere."""
 

@@ -1,9 +1,10 @@
-"""LoRA and its family, through PEFT. This file alone knows PEFT."""
+"""LoRA and its family, through PEFT."""
 
 import copy
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -51,20 +52,17 @@ class PeftTuner(Tuner):
             self.trained[name].copy_(value)
 
     def set_scale(self, scale: float) -> None:
-        """Switches the adapter off at 0, on at 1, and in between where the method can.
-
-        Raises:
-            ValueError: this method knows only 0 and 1.
-        """
+        """Switches the adapter off at 0, on at 1; in between, layers without a scale answer so far from the base."""
         if scale == 0.0:
             self.peft.disable_adapter_layers()
             return
         self.peft.enable_adapter_layers()
         for layer in self._layers():
-            if hasattr(layer, "scaling"):
+            layer.__dict__.pop("forward", None)
+            if hasattr(layer, "scaling") and hasattr(layer, "set_scale"):
                 layer.set_scale(ADAPTER, scale)
             elif scale != 1.0:
-                raise ValueError(f"{type(layer).__name__} has no scale; use 0 or 1")
+                layer.__dict__["forward"] = partial(_between, layer, scale)
 
     def merge(self) -> None:
         """Adds the adapter to the weights and takes its layers out."""
@@ -89,9 +87,15 @@ class PeftTuner(Tuner):
                 delattr(self.model, attribute)
 
 
+def _between(layer: Any, scale: float, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    base: Tensor = layer.get_base_layer()(x, *args, **kwargs)
+    changed: Tensor = type(layer).forward(layer, x, *args, **kwargs)
+    return base + scale * (changed - base)
+
+
 @torch.no_grad()
 def peft_changes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What the active adapters of PEFT's layers add to the weights, in float32, by the weights' names without PEFT.
+    """What the active adapters of PEFT's layers add to the weights and biases, in float32, by their names without PEFT.
 
     Each layer is merged in float64 on a copy, so that the small difference of two large numbers is exact.
     """
@@ -99,10 +103,11 @@ def peft_changes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(layer, BaseTunerLayer):
             continue
         twin: Any = copy.deepcopy(layer).double()
-        weight = twin.get_base_layer().weight
-        before = weight.clone()
+        before = {name: tensor.clone() for name, tensor in twin.get_base_layer().named_parameters()}
         twin.merge()
-        yield f"{path}.weight", (twin.get_base_layer().weight - before).float()
+        for name, tensor in twin.get_base_layer().named_parameters():
+            if name == "weight" or not torch.equal(tensor, before[name]):  # few methods move biases
+                yield f"{path}.{name}", (tensor - before[name]).float()
 
 
 @torch.no_grad()
@@ -116,13 +121,8 @@ def lora_products(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield f"{path}.weight", product.view(b.shape[0], *a.shape[1:]).float()
 
 
-class PeftMethod(MethodConfig):
+class PeftLayers(MethodConfig):
     """A method of PEFT on every linear layer and convolution in the scope."""
-
-    sized_by: ClassVar[str | None] = "rank"
-
-    rank: int = Field(default=16, ge=1)
-    """Rank of the adapter."""
 
     layers: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     """What PEFT can put it beside; never grouped convolutions."""
@@ -147,6 +147,15 @@ class PeftMethod(MethodConfig):
         # PEFT 0.21 cannot merge what it puts beside a pointwise Conv3d
         pointwise = isinstance(module, nn.Conv3d) and module.kernel_size == (1, 1, 1)
         return getattr(module, "groups", 1) == 1 and not pointwise
+
+
+class PeftMethod(PeftLayers):
+    """One of a rank."""
+
+    sized_by: ClassVar[str | None] = "rank"
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the adapter."""
 
 
 @METHODS.register("lora")

@@ -9,8 +9,6 @@ from torch import nn
 from training.methods.base import MethodConfig
 from training.methods.scope import Scope
 
-_LARGEST_RANK = 1 << 12
-
 
 def at_share(config: MethodConfig, model: nn.Module, scope: Scope, share: float) -> MethodConfig:
     """The config with its size set so that it trains nearest to `share` (0..1) of all numbers of the model.
@@ -36,26 +34,35 @@ def at_share(config: MethodConfig, model: nn.Module, scope: Scope, share: float)
 
 
 def _at_count(config: MethodConfig, model: nn.Module, scope: Scope, option: str, wanted: int) -> MethodConfig:
-    """Doubles until it is enough, then goes between the last two by the line through them."""
+    """Doubles until it is enough, or little enough, then goes between the last two by the line through them."""
     found: dict[int, int] = {}
     size = 1
-    while size <= _LARGEST_RANK and max(found.values(), default=0) < wanted:
+    while size <= config.largest and not _reached(found, wanted):
         _try(config, model, scope, option, size, found)
         size *= 2
     if not found:
         raise ValueError(f"no {option} of this method ({config.about}) fits this model")
-    low = max((s for s, count in found.items() if count < wanted), default=min(found))
-    high = min((s for s, count in found.items() if count >= wanted), default=low)
-    if high > low + 1:
-        between = low + (high - low) * (wanted - found[low]) / max(1, found[high] - found[low])
+    below = max(((count, s) for s, count in found.items() if count < wanted), default=None)
+    above = min(((count, s) for s, count in found.items() if count >= wanted), default=None)
+    if below and above:
+        (fewer, low), (more, high) = below, above
+        between = low + (high - low) * (wanted - fewer) / max(1, more - fewer)
         for candidate in {int(between), int(between) + 1}:
             _try(config, model, scope, option, candidate, found)
     best = min(found, key=lambda s: (abs(found[s] - wanted), s))
     return config.model_copy(update={option: best})
 
 
+def _reached(found: dict[int, int], wanted: int) -> bool:
+    counts = list(found.values())
+    shrinks = len(counts) > 1 and counts[1] < counts[0]  # RandLoRA has the more products the thinner they are
+    return bool(counts) and (counts[-1] <= wanted if shrinks else counts[-1] >= wanted and len(counts) > 1)
+
+
 def _try(config: MethodConfig, model: nn.Module, scope: Scope, option: str, size: int, found: dict[int, int]) -> None:
     """Counts what a size trains; a size that the method cannot have is passed over."""
+    if size in found:
+        return
     try:
         sized = type(config).model_validate({**config.model_dump(), option: size})
         tuner = sized.attach(model, scope, torch.Generator().manual_seed(0))
