@@ -45,8 +45,8 @@ def main() -> None:
     out = Path(sys.argv[1])
     subjects, xrays = read(out, FIRST), read(out, SECOND)
     lines = [
-        "| method | trained | loss | KD | identity | retrieval | drift | loss | KD | retrieval | drift | adapter kB |",
-        "|---|" + "---:|" * 11,
+        "| method | trained | loss | KD | identity | retrieval | drift | loss | KD | retrieval | drift | adapter kB | ms a step |",
+        "|---|" + "---:|" * 12,
     ]
     seen: set[tuple[str, str]] = set()
     for key, row in subjects.items():
@@ -63,6 +63,7 @@ def main() -> None:
             cell(row, "identity", "{:.3f}"), cell(row, "retrieval", "{:.2f}"), cell(row, "drift", "{:.2f}"),
             cell(other, "loss", "{:.3f}"), cell(other, "kd", "{:.2f}"), cell(other, "retrieval", "{:.2f}"),
             cell(other, "drift", "{:.2f}"), f"{int(row['adapter_bytes']) / 1000:,.0f}",
+            f"{1000 * float(row['seconds_per_step']):.0f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     fill(PAGE, "methods", "\n".join(lines))
