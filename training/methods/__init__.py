@@ -13,7 +13,7 @@ from training.methods import (
     sparse,
     spt,
     svdiff,
-)  # fmt: skip
+)
 from training.methods.ages import follow_ages
 from training.methods.base import METHODS, MethodConfig, Tuner
 from training.methods.optimizer import rebuild
