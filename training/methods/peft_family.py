@@ -25,14 +25,9 @@ from pydantic import Field
 from torch import nn
 
 from training.methods.base import METHODS
-from training.methods.peft_methods import PeftLayers, PeftMethod
+from training.methods.peft_methods import OFT, PeftLayers, PeftMethod
 
 LINEAR: Final = (nn.Linear,)
-
-
-def _divides(size: int, module: nn.Module, *, inputs: bool = False, outputs: bool = False) -> bool:
-    assert isinstance(module, nn.Linear)
-    return not (inputs and module.in_features % size) and not (outputs and module.out_features % size)
 
 
 @METHODS.register("hira")
@@ -79,8 +74,8 @@ class GraLoRA(PeftMethod):
             raise ValueError(f"rank {self.rank} is no multiple of blocks = {self.blocks}")
         return GraloraConfig(r=self.rank, alpha=self.rank, gralora_k=self.blocks, target_modules=targets)
 
-    def _fits(self, module: nn.Module) -> bool:
-        return super()._fits(module) and _divides(self.blocks, module, inputs=True, outputs=True)
+    def _takes(self, inputs: int, outputs: int) -> bool:
+        return inputs % self.blocks == 0 and outputs % self.blocks == 0
 
 
 @METHODS.register("randlora")
@@ -95,6 +90,7 @@ class RandLoRA(PeftMethod):
     """Rank of a random product; the smaller it is, the more of them there are and the more is trained."""
 
     def _config(self, targets: str) -> PeftConfig:
+        # by the rank, so that the products are scaled alike whatever it is, by PEFT's usual 20
         return RandLoraConfig(r=self.rank, randlora_alpha=20 * self.rank, target_modules=targets)
 
 
@@ -124,26 +120,20 @@ class MiSS(PeftMethod):
     def _config(self, targets: str) -> PeftConfig:
         return MissConfig(r=self.rank, target_modules=targets)
 
-    def _fits(self, module: nn.Module) -> bool:
-        return super()._fits(module) and isinstance(module, nn.Linear) and module.in_features >= self.rank
+    def _takes(self, inputs: int, outputs: int) -> bool:
+        return inputs >= self.rank
 
 
 @METHODS.register("boft")
-class BOFT(PeftMethod):
+class BOFT(OFT):
     """Turns every layer by a product of sparse rotations, as a fast Fourier transform is one."""
 
     about: ClassVar[str] = "OFT's rotation made of sparse ones: fewer numbers for whole turns"
     paper: ClassVar[str] = "BOFT, arXiv 2311.06243"
-    layers: ClassVar[tuple[type[nn.Module], ...]] = LINEAR
-
-    rank: int = Field(default=4, ge=2)
-    """Side of a block; it must divide the layer's inputs, other layers are left out."""
+    stands_beside: ClassVar[bool] = False
 
     def _config(self, targets: str) -> PeftConfig:
         return BOFTConfig(boft_block_size=self.rank, target_modules=targets)
-
-    def _fits(self, module: nn.Module) -> bool:
-        return super()._fits(module) and _divides(self.rank, module, inputs=True)
 
 
 @METHODS.register("road")
@@ -160,8 +150,8 @@ class RoAd(PeftLayers):
     def _config(self, targets: str) -> PeftConfig:
         return RoadConfig(group_size=self.group, target_modules=targets)
 
-    def _fits(self, module: nn.Module) -> bool:
-        return super()._fits(module) and _divides(self.group, module, outputs=True)
+    def _takes(self, inputs: int, outputs: int) -> bool:
+        return outputs % self.group == 0
 
 
 @METHODS.register("ia3")
@@ -176,39 +166,36 @@ class IA3(PeftLayers):
         return IA3Config(target_modules=targets, feedforward_modules=[])
 
 
+class _Coefficients(PeftMethod):
+    """A change that is given by a few numbers of its transform."""
+
+    layers: ClassVar[tuple[type[nn.Module], ...]] = LINEAR
+    largest: ClassVar[int] = 1 << 16
+
+    rank: int = Field(default=256, ge=1)
+    """Coefficients a layer; smaller layers are left out."""
+
+    def _takes(self, inputs: int, outputs: int) -> bool:
+        return inputs * outputs >= self.rank
+
+
 @METHODS.register("fourierft")
-class FourierFT(PeftMethod):
+class FourierFT(_Coefficients):
     """Trains a few coefficients of the change's Fourier transform."""
 
     about: ClassVar[str] = "a few frequencies of the change, of the whole weight each"
     paper: ClassVar[str] = "FourierFT, arXiv 2405.03003"
-    layers: ClassVar[tuple[type[nn.Module], ...]] = LINEAR
-    largest: ClassVar[int] = 1 << 16
-
-    rank: int = Field(default=256, ge=1)
-    """Frequencies a layer; smaller layers are left out."""
 
     def _config(self, targets: str) -> PeftConfig:
         return FourierFTConfig(n_frequency=self.rank, target_modules=targets, init_weights=True)
 
-    def _fits(self, module: nn.Module) -> bool:
-        return super()._fits(module) and isinstance(module, nn.Linear) and module.weight.numel() >= self.rank
-
 
 @METHODS.register("waveft")
-class WaveFT(PeftMethod):
+class WaveFT(_Coefficients):
     """Trains a few coefficients of the change's wavelet transform."""
 
     about: ClassVar[str] = "a few wavelets of the change, of one place of the weight each"
     paper: ClassVar[str] = "WaveFT, arXiv 2505.12532"
-    layers: ClassVar[tuple[type[nn.Module], ...]] = LINEAR
-    largest: ClassVar[int] = 1 << 16
-
-    rank: int = Field(default=256, ge=1)
-    """Wavelets a layer; smaller layers are left out."""
 
     def _config(self, targets: str) -> PeftConfig:
         return WaveFTConfig(n_frequency=self.rank, target_modules=targets)
-
-    def _fits(self, module: nn.Module) -> bool:
-        return super()._fits(module) and isinstance(module, nn.Linear) and module.weight.numel() >= self.rank

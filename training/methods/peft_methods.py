@@ -59,6 +59,7 @@ class PeftTuner(Tuner):
         self.peft.enable_adapter_layers()
         for layer in self._layers():
             layer.__dict__.pop("forward", None)
+            # some layers have one of the two and no scale all the same
             if hasattr(layer, "scaling") and hasattr(layer, "set_scale"):
                 layer.set_scale(ADAPTER, scale)
             elif scale != 1.0:
@@ -146,7 +147,13 @@ class PeftLayers(MethodConfig):
     def _fits(self, module: nn.Module) -> bool:
         # PEFT 0.21 cannot merge what it puts beside a pointwise Conv3d
         pointwise = isinstance(module, nn.Conv3d) and module.kernel_size == (1, 1, 1)
+        if isinstance(module, nn.Linear) and not self._takes(module.in_features, module.out_features):
+            return False
         return getattr(module, "groups", 1) == 1 and not pointwise
+
+    def _takes(self, inputs: int, outputs: int) -> bool:
+        """Whether the options suit a linear layer of these sides."""
+        return True
 
 
 class PeftMethod(PeftLayers):
@@ -239,9 +246,8 @@ class OFT(PeftMethod):
     def _config(self, targets: str) -> PeftConfig:
         return OFTConfig(oft_block_size=self.rank, r=0, target_modules=targets)
 
-    def _fits(self, module: nn.Module) -> bool:
-        inputs = module.in_features if isinstance(module, nn.Linear) else 0
-        return super()._fits(module) and inputs % self.rank == 0
+    def _takes(self, inputs: int, outputs: int) -> bool:
+        return inputs % self.rank == 0
 
 
 @METHODS.register("hra")

@@ -33,18 +33,24 @@ def case(conv, sides, dtype=torch.float32, share=0.1):
     out = layer.forward(x, conv.weight.detach().to(dtype), None)
     upstream = torch.randn(out.shape, generator=rng).to(dtype)
     flat = (torch.rand(conv.weight.numel(), generator=rng) < share).nonzero().flatten().int()
-    dense = ConvLayer(conv).weight_grad(upstream.double(), x.double(), slice(None))
+    dense = layer.weight_grad(upstream.double(), x.double(), slice(None))
     return layer, upstream, x, flat, dense.flatten()[flat].float()
 
 
 @pytest.fixture
-def always(monkeypatch):
-    """Where they are made, not how fast: the toys' layers are too small for it."""
-    made = []
+def made(monkeypatch):
+    """Every time that they are made."""
+    calls = []
     products = slid.slid_products
+    monkeypatch.setattr(slid, "slid_products", lambda *args: (calls.append(args), products(*args))[1])
+    return calls
+
+
+@pytest.fixture
+def always(made, monkeypatch):
+    """They are made of any layer: those of the toys are too small to pay."""
     monkeypatch.setattr(slid, "_GRID_COST", 0)
     monkeypatch.setattr(slid, "_COST", {torch.float32: 1, torch.bfloat16: 1})
-    monkeypatch.setattr(slid, "slid_products", lambda *args: (made.append(args), products(*args))[1])
     return made
 
 
@@ -88,10 +94,7 @@ def test_any_layout_will_do(layout):
     ],
     ids=["few", "many", "few of bf16", "many of bf16", "float64", "few channels", "stride", "groups"],
 )
-def test_they_are_made_where_they_are_few_enough(conv, share, dtype, few, monkeypatch):
-    made = []
-    products = slid.slid_products
-    monkeypatch.setattr(slid, "slid_products", lambda *args: (made.append(args), products(*args))[1])
+def test_they_are_made_where_they_are_few_enough(conv, share, dtype, few, made):
     layer, upstream, x, flat, wanted = case(conv, (6, 6), dtype, share)
     found = Scattered(flat, conv.weight.shape).grad(layer, upstream, x)
     assert len(made) == few
@@ -108,7 +111,6 @@ def test_a_tuner_learns_by_them_as_a_masked_model_would(always):
     x = torch.randn(4, 3, 8, 8)
     for step in range(1, 4):
         always.clear()
-        grads = []
         for network in (model, dense):
             network(x).square().mean().backward()
         grads = {n: p.grad for n, p in dense.named_parameters()}
