@@ -35,9 +35,10 @@ data = [{folder = "world", weight = 3}, {folder = "others", weight = 1}]
 TOML
 [ -f "$out/base/adapter.safetensors" ] || "$bin/studio" train "$out/base.toml" --output-dir "$out/base"
 [ -d "$out/model" ] || "$bin/studio" export "$out/base" --format merged --output "$out/model"
-# rates: the best of 3e-4, 2e-3 and 1e-2, found by `studio compare --learning-rates` on fewer steps
+# rates: the best of 3e-4, 2e-3, 1e-2 and, for adapters that want more, 5e-2, found on fewer steps
 methods=full@3e-4,attention@3e-4,hft@3e-4,bitfit@1e-2,norms@1e-2,difffit@1e-2,svdiff@1e-2,sara@1e-2,sparse@1e-2
 methods=$methods,paca@1e-2,id3@2e-3,lt-sft@1e-2,spt@1e-2,lora@1e-2,dora@1e-2,loha@1e-2,lokr@1e-2,oft@2e-3
+methods=$methods,hira@5e-2,gralora@1e-2,miss@2e-3,delora@2e-3,road@5e-2,fourierft@1e-2,waveft@3e-4,randlora@2e-3,ia3@5e-2
 set_of() { # SET VALIDATION_SHARE SAMPLES
     cat > "$out/$1.toml" <<TOML
 model = "$out/model"
@@ -49,8 +50,8 @@ cache_dir = "cache"
 data = [{folder = "$1"}]
 TOML
     compare "$1" "$3" "$out/compared_$1" "$methods" 0.005,0.02,0.08
-    # its time grows with its size: what it takes at 8 % would be hours
-    compare "$1" "$3" "$out/compared_$1-hra" hra@1e-2 0.005,0.01,0.02
+    # their time grows with their size: what they take at 8 % would be hours
+    compare "$1" "$3" "$out/compared_$1-slow" hra@1e-2,vera@5e-2,boft@2e-3 0.005,0.01,0.02
 }
 
 compare() { # SET SAMPLES FOLDER METHODS SHARES

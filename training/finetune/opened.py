@@ -18,6 +18,8 @@ from training.finetune.learner import FinetuneLearner
 from training.finetune.run import ADAPTER, read_finetune
 from training.methods import Tuner
 from training.methods.adapter import AdapterError, check_base, load_adapter
+from training.methods.changes import changes_of
+from training.methods.stack import Attached, stack_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,8 @@ class OpenedRun:
     config: FinetuneConfig
     family: Family
     """With the adapter in its network."""
-    tuner: Tuner
-    """The adapter; `disabled()` gives the model as it was before."""
+    adapter: Tuner | Attached
+    """`disabled()` gives the model as it was before."""
     base: str
     """The hash of the network's weights before."""
     cache: Cache
@@ -81,15 +83,20 @@ def open_run(run: Path, device: torch.device | str = "cpu", *, held_out: Path | 
     adapter = load_adapter(run / ADAPTER)
     try:
         check_base(family.network, adapter)
-        if trained_in_half(config):
+        half = trained_in_half(config)
+        if half:
             cast_weights(family.network, config)
             cast_idle(family, config)
-        family.to(torch.device(device))  # first, or what the tuner keeps beside the weights would stay behind
-        tuner = adapter.config.restore(family.network, adapter.scope, adapter.delta)
+        family.to(torch.device(device))  # first, or what stands beside the weights would stay behind
+        put_on: Tuner | Attached
+        if half:  # where changed weights would be rounded
+            put_on = adapter.config.restore(family.network, adapter.scope, adapter.delta)
+        else:  # no layer of PEFT stands in the way of many samples
+            put_on = stack_of(family.network).add(changes_of(family.network, adapter), 1.0)
     except AdapterError as error:
         raise ValueError(f"{run / ADAPTER}: {error}") from error
     return OpenedRun(
-        config=config, family=family, tuner=tuner, base=adapter.base, cache=cache, trained=_once(trained),
+        config=config, family=family, adapter=put_on, base=adapter.base, cache=cache, trained=_once(trained),
         held_out=_once(unseen), repeats=Counter(sample.piece for sample in trained),
     )  # fmt: skip
 

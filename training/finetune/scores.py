@@ -108,7 +108,7 @@ def _made_before(
     key = f"made before {json.dumps(kind)}"
 
     def make() -> dict[str, Tensor]:
-        with opened.tuner.disabled(), opened.measuring():
+        with opened.adapter.disabled(), opened.measuring():
             return {"made": _make(opened.family, prompts, size, steps, told)}
 
     kept = opened.cache.find(key)

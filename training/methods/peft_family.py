@@ -36,6 +36,7 @@ class HiRA(PeftMethod):
 
     about: ClassVar[str] = "LoRA's product times the weight itself, number by number: a change of full rank"
     paper: ClassVar[str] = "HiRA, ICLR 2025"
+    rate: ClassVar[float] = 5e-4
 
     def _config(self, targets: str) -> PeftConfig:
         return HiraConfig(r=self.rank, target_modules=targets)
@@ -100,6 +101,7 @@ class VeRA(PeftMethod):
 
     about: ClassVar[str] = "scales of one random product that all layers share: hardly any numbers"
     paper: ClassVar[str] = "VeRA, arXiv 2310.11454"
+    rate: ClassVar[float] = 5e-4
     layers: ClassVar[tuple[type[nn.Module], ...]] = LINEAR
 
     rank: int = Field(default=256, ge=1)
@@ -142,6 +144,7 @@ class RoAd(PeftLayers):
 
     about: ClassVar[str] = "rotations of pairs of outputs: about one number an output"
     paper: ClassVar[str] = "RoAd, arXiv 2409.00119"
+    rate: ClassVar[float] = 5e-4
     layers: ClassVar[tuple[type[nn.Module], ...]] = LINEAR
 
     group: int = Field(default=8, ge=2, multiple_of=2)
@@ -160,6 +163,7 @@ class IA3(PeftLayers):
 
     about: ClassVar[str] = "one factor an output: the fewest numbers of all"
     paper: ClassVar[str] = "(IA)^3, arXiv 2205.05638"
+    rate: ClassVar[float] = 5e-4
     layers: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear, nn.Conv2d, nn.Conv3d)
 
     def _config(self, targets: str) -> PeftConfig:

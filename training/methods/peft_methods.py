@@ -127,6 +127,7 @@ class PeftLayers(MethodConfig):
 
     layers: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     """What PEFT can put it beside; never grouped convolutions."""
+    rate: ClassVar[float] = 1e-4
 
     def _config(self, targets: str) -> PeftConfig:
         raise NotImplementedError
@@ -143,6 +144,10 @@ class PeftLayers(MethodConfig):
         targets = "|".join(re.escape(path) for path in layers)
         seed = int(torch.randint(1 << 62, (), generator=rng))
         return PeftTuner(model, self._config(f"({targets})"), seed)
+
+    def learning_rate(self, tuner: Tuner) -> float:
+        """LoRA's usual one; five times that where LoRA's best on mini, 1e-2, was too low (docs/fine-tuning.md)."""
+        return self.rate
 
     def _fits(self, module: nn.Module) -> bool:
         # PEFT 0.21 cannot merge what it puts beside a pointwise Conv3d

@@ -93,12 +93,31 @@ def test_a_model_is_measured_in_half_where_changes_were_trained_in_half(
         cast_weights(fresh.network, opened.config)
     with opened.measuring():
         changed = losses_of(opened, opened.trained, lambda: None)
-        with opened.tuner.disabled():
+        with opened.adapter.disabled():
             before = losses_of(opened, opened.trained, lambda: None)
             state = {name: tensor.clone() for name, tensor in opened.family.network.state_dict().items()}
     assert changed.isfinite().all() and not torch.equal(changed, before)
     assert all(torch.equal(tensor, state[name]) for name, tensor in fresh.network.state_dict().items())
     assert score_run(run, features[:1], samples=4, steps=2).scores
+
+
+def test_an_adapter_is_measured_inside_of_the_weights(animator, tmp_path):
+    import torch
+
+    from training.finetune.audit.network import losses_of
+    from training.finetune.opened import open_run
+    from training.methods.adapter import apply_adapter, load_adapter
+
+    run = train(animator, tmp_path, method="lora", mixed_precision="fp32")
+    opened = open_run(run)
+    assert type(opened.family.network.blocks[0].attn1.to_q) is torch.nn.Linear
+    merged = losses_of(opened, opened.trained, lambda: None)
+    with opened.adapter.disabled():
+        before = losses_of(opened, opened.trained, lambda: None)
+        apply_adapter(opened.family.network, load_adapter(run / "adapter.safetensors"))
+        beside = losses_of(opened, opened.trained, lambda: None)
+        torch.testing.assert_close(merged, beside, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(merged, before, rtol=1e-4, atol=1e-5)
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path, features):

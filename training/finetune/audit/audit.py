@@ -183,7 +183,7 @@ def _ask_network(
 def _now_and_before(opened: OpenedRun, measure: Callable[[], T]) -> tuple[T, T]:
     """By the model as the run left it, and without its adapter."""
     now = measure()
-    with opened.tuner.disabled():
+    with opened.adapter.disabled():
         return now, measure()
 
 
