@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The study of methods in docs/fine-tuning.md: a base that makes single pictures of text, then all methods at three sizes
-# on five subjects and on chest X-rays. About an hour and a half on two cores with AVX512; what is there already is not
+# on five subjects and on chest X-rays. Two to three hours on two cores with AVX512; what is there already is not
 # made again.
 #
 #     scripts/study_methods.sh SUBJECTS XRAYS OUT     # folders of pictures: one below a subject; with metadata.jsonl
